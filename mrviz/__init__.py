@@ -1,0 +1,65 @@
+"""See model reprogramming through its Neural Tangent Kernel.
+
+The core needs torch, numpy and scipy alone; figures, widgets and data packages load when used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mrviz import programs, sources, targets
+from mrviz.errors import (
+    Cancelled,
+    DeviceError,
+    InputError,
+    MissingDataError,
+    MrvizError,
+    ResourceError,
+)
+from mrviz.ntk import Gram, ntk_gram
+from mrviz.programs import ReprogrammedModel, mappings, reprogram
+from mrviz.sources import SourceModel, load_source
+from mrviz.spectrum import Spectrum, spectrum
+from mrviz.targets import Target, load_target
+from mrviz.theory import Condition, Conditions, transfer_conditions
+
+if TYPE_CHECKING:
+    from mrviz.widgets import Explorer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cancelled",
+    "Condition",
+    "Conditions",
+    "DeviceError",
+    "Gram",
+    "InputError",
+    "MissingDataError",
+    "MrvizError",
+    "ReprogrammedModel",
+    "ResourceError",
+    "SourceModel",
+    "Spectrum",
+    "Target",
+    "explore",
+    "load_source",
+    "load_target",
+    "mappings",
+    "ntk_gram",
+    "programs",
+    "reprogram",
+    "sources",
+    "spectrum",
+    "targets",
+    "transfer_conditions",
+]
+
+
+def explore(**choices: Any) -> "Explorer":
+    """Opens the Explorer; see :class:`mrviz.widgets.Explorer` for the choices.
+
+    Example:
+        >>> mrviz.explore(target="digits", program="linear")  # doctest: +SKIP
+    """
+    from mrviz.widgets import Explorer
+
+    return Explorer(**choices)

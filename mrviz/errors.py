@@ -1,0 +1,25 @@
+"""Every error mrviz raises on purpose: what was given, what was expected, what to do."""
+
+
+class MrvizError(Exception):
+    """Base class of all errors raised by mrviz."""
+
+
+class InputError(MrvizError, ValueError):
+    """An argument has a wrong value, shape or type."""
+
+
+class DeviceError(MrvizError, RuntimeError):
+    """A device was asked for that this machine does not offer."""
+
+
+class ResourceError(MrvizError, MemoryError):
+    """The computation does not fit into memory; the message names a size that does."""
+
+
+class MissingDataError(MrvizError, RuntimeError):
+    """A package, data set or set of weights is not here; the message names the way to get it."""
+
+
+class Cancelled(MrvizError):
+    """The caller cancelled the computation; what was finished before stays in the caches."""

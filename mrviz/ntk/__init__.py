@@ -1,0 +1,20 @@
+"""Source Jacobians and structured Gram matrices of the target NTK."""
+
+from mrviz.ntk.factors import REDUCTIONS, Reduction
+from mrviz.ntk.gram import METHODS, Gram, GramInfo, jacobian_gram, ntk_gram
+from mrviz.ntk.jacobian import JacobianCache, cache, source_jacobian
+from mrviz.ntk.sweep import capacity_grams
+
+__all__ = [
+    "METHODS",
+    "REDUCTIONS",
+    "Gram",
+    "GramInfo",
+    "JacobianCache",
+    "Reduction",
+    "cache",
+    "capacity_grams",
+    "jacobian_gram",
+    "ntk_gram",
+    "source_jacobian",
+]

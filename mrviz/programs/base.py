@@ -1,0 +1,146 @@
+"""What an input program is: the trainable map a_θ and the factors of its tangent kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mrviz._checks import as_shape
+from mrviz.errors import InputError
+
+
+@dataclass(frozen=True)
+class KernelBlock:
+    """One block of parameters in factored form: it adds (s_i·s_j) G_i G_jᵀ to Θ_ij.
+
+    Attributes:
+        factor: G, shape (n, rows, q): source Jacobians A_i times what is the same for every
+            sample (or, for sample-dependent parts, A_i B_i itself).
+        features: s, shape (n, m), a scalar kernel in front; ``None`` stands for 1.
+    """
+
+    factor: Tensor
+    features: Tensor | None = None
+
+
+class Program(nn.Module):
+    """An input program a_θ: R^{d_T} → R^{d_S} (docs/theory.md, sections 1 and 2).
+
+    A subclass gives ``forward`` and, where its tangent kernel has a closed form,
+    :meth:`kernel_increments`. Without one, vector-Jacobian products through ``forward`` are
+    used, which is always right and slower.
+
+    Args:
+        source_shape: shape (c, H, W) of one source input.
+        target_shape: shape of one target input.
+    """
+
+    key: ClassVar[str]
+    """Name in :func:`mrviz.reprogram`, in the Explorer and on the command line."""
+    label: ClassVar[str]
+    """Name shown to people."""
+    capacity_label: ClassVar[str | None] = None
+    """What the capacity counts, or ``None`` where the program has no capacity to choose."""
+    closed_form: ClassVar[bool] = False
+    """Whether :meth:`kernel_increments` gives the tangent kernel in closed form."""
+
+    def __init__(self, source_shape: Sequence[int], target_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.source_shape = as_shape(source_shape, "source_shape")
+        self.target_shape = as_shape(target_shape, "target_shape")
+
+    @property
+    def n_parameters(self) -> int:
+        """p, the number of parameters that training can move."""
+        return self.parameters_at(self.capacity)
+
+    def parameters_at(self, capacity: int | None) -> int:
+        """p at another capacity."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    @property
+    def capacity(self) -> int | None:
+        """The capacity in use; its meaning is :attr:`capacity_label`."""
+        return None
+
+    @property
+    def capacity_range(self) -> tuple[int, int] | None:
+        """Smallest and largest capacity for these shapes."""
+        return None
+
+    def kernel_increments(
+        self, x: Tensor, jacobian: Tensor, capacities: Sequence[int | None]
+    ) -> list[list[KernelBlock]]:
+        """Kernel blocks added by each step of a growing sequence of capacities.
+
+        Args:
+            x: target inputs (n, *target_shape).
+            jacobian: A, source Jacobians after the mapping, (n, rows, *source_shape).
+            capacities: increasing; the k-th entry of the result holds the blocks that lead
+                from capacity k−1 (from nothing, for the first) to capacity k.
+        """
+        raise InputError(f"program {type(self).__name__} has no closed-form kernel")
+
+    def kernel_blocks(self, x: Tensor, jacobian: Tensor) -> list[KernelBlock]:
+        """Kernel blocks of the program at its own capacity; see :meth:`kernel_increments`."""
+        (blocks,) = self.kernel_increments(x, jacobian, [self.capacity])
+        return blocks
+
+    def scalar_features(self, x: Tensor) -> Tensor | None:
+        """Features s (n, m) of the scalar kernel s_i·s_j in front of a source-Jacobian Gram.
+
+        ``None`` for programs whose kernel has no such factor.
+        """
+        return None
+
+    def pullback(self, x: Tensor, jacobian: Tensor) -> Tensor:
+        """A ∂a/∂x: Jacobian rows (n, rows, *source_shape) taken back to the program's input.
+
+        Used by :class:`~mrviz.programs.chain.Chain`; valid for programs that treat samples
+        independently.
+        """
+        x = x.detach().requires_grad_(True)
+        with torch.enable_grad():
+            u = self(x)
+        rows = jacobian.shape[1]
+        return torch.stack(
+            [
+                torch.autograd.grad(u, x, jacobian[:, row], retain_graph=row < rows - 1)[0]
+                for row in range(rows)
+            ],
+            dim=1,
+        )
+
+    def describe(self) -> str:
+        """One sentence: what happens to colours, sizes and pixels."""
+        return f"{self.label}: {self.target_shape} to {self.source_shape}"
+
+    def extra_repr(self) -> str:
+        """Text for the module's repr."""
+        return f"source_shape={self.source_shape}, target_shape={self.target_shape}"
+
+
+class Activation:
+    """The squashing h of a prompt δ and its derivative, by name."""
+
+    NAMES = ("sigmoid", "identity")
+
+    def __init__(self, name: str) -> None:
+        if name not in self.NAMES:
+            raise InputError(f"activation must be one of {', '.join(self.NAMES)}, got {name!r}")
+        self.name = name
+
+    def __call__(self, delta: Tensor) -> Tensor:
+        """h(δ)."""
+        return torch.sigmoid(delta) if self.name == "sigmoid" else delta
+
+    def derivative(self, delta: Tensor) -> Tensor:
+        """h′(δ)."""
+        if self.name == "identity":
+            return torch.ones_like(delta)
+        squashed = torch.sigmoid(delta)
+        return squashed * (1 - squashed)

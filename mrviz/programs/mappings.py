@@ -1,0 +1,153 @@
+"""Output mappings b: fixed linear maps from source outputs to target classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mrviz._checks import Array, as_labels
+from mrviz.errors import InputError
+
+
+class Mapping:
+    """A fixed linear output mapping b, a matrix of shape (C, c_S).
+
+    Subclasses give :meth:`matrix`.
+    """
+
+    label: str
+
+    def matrix(self, n_source: int) -> Tensor:
+        """The matrix b, float64, shape (C, n_source), for a source with that many outputs."""
+        raise InputError(f"mapping {type(self).__name__} has no matrix")
+
+
+@dataclass(frozen=True)
+class Identity(Mapping):
+    """The first C source outputs are the target outputs; all of them where C is not given.
+
+    Attributes:
+        n_classes: C.
+    """
+
+    n_classes: int | None = None
+    label = "identity (first C)"
+
+    def matrix(self, n_source: int) -> Tensor:
+        """The first C rows of the identity, shape (C, n_source)."""
+        c = n_source if self.n_classes is None else self.n_classes
+        _enough_outputs(n_source, c)
+        return torch.eye(n_source, dtype=torch.float64)[:c]
+
+
+@dataclass(frozen=True)
+class Frequency(Mapping):
+    """Frequency label mapping: each target class gets a source output of its own.
+
+    Greedy on counts: the pair (target class, source output) that occurs most often is fixed
+    first, its row and column are marked −1 as used, and so on (Tsai et al. 2020,
+    arXiv 2007.08714; Chen et al. 2023, arXiv 2211.11635).
+
+    Attributes:
+        assignment: source output of each target class.
+    """
+
+    assignment: tuple[int, ...]
+    label = "frequency"
+
+    @classmethod
+    def fit(cls, logits: Tensor, y: Array, n_classes: int) -> Frequency:
+        """Counts arg-max source outputs per target class and assigns greedily.
+
+        Args:
+            logits: source outputs (n, c_S) of the programmed training inputs.
+            y: target labels (n).
+            n_classes: C.
+
+        Raises:
+            InputError: fewer source outputs than classes, or labels outside the classes.
+        """
+        n_source = logits.shape[1]
+        _enough_outputs(n_source, n_classes)
+        labels = as_labels(y, "y", len(logits), n_classes).to(logits.device)
+        predicted = logits.argmax(1)
+        pairs = labels * n_source + predicted
+        counts = torch.bincount(pairs, minlength=n_classes * n_source)
+        return cls(cls.assign(counts.view(n_classes, n_source)))
+
+    @staticmethod
+    def assign(counts: Tensor) -> tuple[int, ...]:
+        """Greedy one-to-one assignment on counts (C, c_S); ties go to the first pair."""
+        counts = counts.detach().cpu().long().clone()
+        n_classes, n_source = counts.shape
+        _enough_outputs(n_source, n_classes)
+        assignment = [0] * n_classes
+        for _ in range(n_classes):
+            t, s = divmod(int(counts.argmax()), n_source)
+            assignment[t] = s
+            counts[t, :] = -1
+            counts[:, s] = -1
+        return tuple(assignment)
+
+    def matrix(self, n_source: int) -> Tensor:
+        """Selection matrix (C, n_source)."""
+        if max(self.assignment) >= n_source:
+            raise InputError(
+                f"the mapping uses source output {max(self.assignment)}, but the source has "
+                f"{n_source} outputs: fit the mapping with this source"
+            )
+        return torch.eye(n_source, dtype=torch.float64)[list(self.assignment)]
+
+
+class Matrix(Mapping):
+    """An explicit matrix b.
+
+    Args:
+        matrix: shape (C, c_S), finite numbers.
+    """
+
+    label = "explicit matrix"
+
+    def __init__(self, matrix: Array) -> None:
+        self._matrix = torch.as_tensor(matrix, dtype=torch.float64).detach().cpu().clone()
+        if self._matrix.ndim != 2:
+            raise InputError(
+                f"a mapping matrix has shape (C, c_S), got shape {tuple(self._matrix.shape)}"
+            )
+        if not torch.isfinite(self._matrix).all():
+            raise InputError("a mapping matrix must be finite, this one has NaN or inf")
+
+    def matrix(self, n_source: int) -> Tensor:
+        """The matrix given, shape (C, n_source)."""
+        if self._matrix.shape[1] != n_source:
+            raise InputError(
+                f"the mapping matrix has {self._matrix.shape[1]} columns, but the source has "
+                f"{n_source} outputs"
+            )
+        return self._matrix
+
+    def __repr__(self) -> str:
+        return f"Matrix{tuple(self._matrix.shape)}"
+
+
+def as_mapping(mapping: Any) -> Mapping:
+    """A mapping as it is, or an array as an explicit matrix."""
+    if isinstance(mapping, Mapping):
+        return mapping
+    if isinstance(mapping, str):
+        raise InputError(
+            f"mapping={mapping!r} needs data: use mrviz.reprogram(source, target, "
+            f"mapping={mapping!r}), or pass mrviz.mappings.Identity() or Matrix(b)"
+        )
+    return Matrix(mapping)
+
+
+def _enough_outputs(n_source: int, n_classes: int) -> None:
+    if n_classes > n_source:
+        raise InputError(
+            f"the source has {n_source} outputs, too few for {n_classes} target classes: choose "
+            "a source with more outputs or an explicit mapping matrix"
+        )

@@ -1,0 +1,208 @@
+"""The reprogrammed model f_T = b∘f_S∘a_θ and the one call that builds it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mrviz._checks import as_samples
+from mrviz.errors import InputError
+from mrviz.programs.base import Program
+from mrviz.programs.chain import linear_border
+from mrviz.programs.linear import Linear
+from mrviz.programs.mappings import Frequency, Identity, Mapping, as_mapping
+from mrviz.programs.prompts import Border, Overlay
+from mrviz.sources import SourceModel
+from mrviz.sources.base import evaluation_mode
+from mrviz.targets import Target
+
+PROGRAMS = {
+    "border": Border,
+    "overlay": Overlay,
+    "linear": Linear,
+    "linear_border": linear_border,
+}
+"""Programs by the name used in :func:`reprogram`, in the Explorer and on the command line."""
+
+MAPPINGS = ("frequency", "identity")
+"""Mappings that :func:`reprogram` knows by name."""
+
+
+class ReprogrammedModel(nn.Module):
+    """f_T = b∘f_S∘a_θ: a frozen source with a trainable program in front and a fixed mapping.
+
+    Only the program's parameters are trainable.
+
+    Args:
+        source: the frozen source.
+        program: a :class:`~mrviz.programs.Program`, or any module from target inputs to source
+            inputs that treats samples independently.
+        mapping: an output mapping, or an array (C, c_S).
+
+    Attributes:
+        outputs: C.
+
+    Raises:
+        InputError: program and source do not fit together.
+
+    Example:
+        >>> source = mrviz.SourceModel(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), (1, 4, 4))
+        >>> program = mrviz.programs.Linear((1, 4, 4), (1, 2, 2))
+        >>> model = mrviz.ReprogrammedModel(source, program, mrviz.mappings.Identity())
+        >>> model(torch.rand(5, 1, 2, 2)).shape
+        torch.Size([5, 3])
+    """
+
+    b: Tensor
+
+    def __init__(self, source: SourceModel, program: nn.Module, mapping: Mapping | Any) -> None:
+        super().__init__()
+        if not isinstance(source, SourceModel):
+            raise InputError(
+                f"source must be a SourceModel, got {type(source).__name__}: wrap your module "
+                "as mrviz.SourceModel(module, input_shape)"
+            )
+        if not isinstance(program, nn.Module):
+            raise InputError(f"program must be a module, got {type(program).__name__}")
+        if isinstance(program, Program) and program.source_shape != source.input_shape:
+            raise InputError(
+                f"the program makes inputs of shape {program.source_shape}, but source "
+                f"{source.name!r} takes {source.input_shape}"
+            )
+        self.source = source
+        self.program = program.to(source.device, source.dtype)
+        self.mapping = as_mapping(mapping)
+        matrix = self.mapping.matrix(source.outputs)
+        self.register_buffer("b", matrix.to(source.device, source.dtype))
+
+    @property
+    def outputs(self) -> int:
+        """C, the number of target outputs."""
+        return self.b.shape[0]
+
+    @property
+    def n_parameters(self) -> int:
+        """p, the number of parameters that training can move."""
+        if isinstance(self.program, Program):
+            return self.program.n_parameters
+        return sum(p.numel() for p in self.program.parameters() if p.requires_grad)
+
+    @property
+    def capacity(self) -> int | None:
+        """Capacity of the program, where it has one; can be set."""
+        return self.program.capacity if isinstance(self.program, Program) else None
+
+    @capacity.setter
+    def capacity(self, value: int) -> None:
+        if self.capacity is None:
+            raise InputError(f"program {type(self.program).__name__} has no capacity to set")
+        self.program.capacity = value  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Target outputs (n, C) of target inputs x (n, *target_shape)."""
+        return self.source(self.programmed(x)) @ self.b.T
+
+    def programmed(self, x: Tensor) -> Tensor:
+        """Programmed inputs u = a_θ(x), shape (n, *source_shape).
+
+        Raises:
+            InputError: the program returned something that the source does not take.
+        """
+        u = self.program(x)
+        if not isinstance(u, Tensor) or u.shape[0] != x.shape[0]:
+            got = tuple(u.shape) if isinstance(u, Tensor) else type(u).__name__
+            raise InputError(
+                f"program {type(self.program).__name__} returned {got} for a batch of "
+                f"{x.shape[0]}; a tensor (batch, {', '.join(map(str, self.source.input_shape))}) "
+                "is expected"
+            )
+        return u
+
+    def predict(self, x: Any, batch_size: int = 256) -> Tensor:
+        """Target outputs (n, C), float64, without gradients, in eval mode, in batches."""
+        x = self.inputs(x)
+        with evaluation_mode(self), torch.no_grad():
+            return torch.cat([self(part).double() for part in x.split(batch_size)])
+
+    def inputs(self, x: Any, name: str = "x") -> Tensor:
+        """Checked target inputs in the model's dtype and on its device.
+
+        Raises:
+            InputError: integer, NaN or infinite values, or another shape than the program takes.
+        """
+        shape = self.program.target_shape if isinstance(self.program, Program) else None
+        return as_samples(x, name, shape, self.source.dtype).to(self.source.device)
+
+
+def reprogram(
+    source: SourceModel,
+    target: Target,
+    *,
+    program: str | nn.Module = "border",
+    mapping: str | Mapping | Any = "frequency",
+    seed: int = 0,
+    **options: Any,
+) -> ReprogrammedModel:
+    """Builds the reprogrammed model for a source and a target data set.
+
+    Args:
+        source: the frozen source.
+        target: the target data set; gives the input shape, the number of classes, and the
+            training samples on which a frequency mapping is counted.
+        program: "border", "overlay", "linear", "linear_border", or a module of your own.
+        mapping: "frequency", "identity" (first C), a mapping, or an array (C, c_S).
+        seed: seed of the program's start values.
+        **options: passed to the program by name, such as ``width=4`` or ``image_size=32``.
+
+    Raises:
+        InputError: unknown names, options the program does not have, shapes that do not fit.
+    """
+    if isinstance(program, str):
+        program = build_program(program, source.input_shape, target.shape, seed=seed, **options)
+    elif options:
+        raise InputError(f"options {sorted(options)} apply only to programs chosen by name")
+    if not isinstance(mapping, str):
+        return ReprogrammedModel(source, program, mapping)
+    if mapping == "identity":
+        return ReprogrammedModel(source, program, Identity(target.n_classes))
+    if mapping != "frequency":
+        raise InputError(f"mapping must be one of {', '.join(MAPPINGS)}, got {mapping!r}")
+    if not target.is_classification:
+        raise InputError(
+            "a frequency mapping counts class labels, but this target has real-valued outputs: "
+            "use mapping='identity' or a matrix"
+        )
+    unmapped = ReprogrammedModel(source, program, Identity())
+    logits = unmapped.predict(target.x_train)
+    return ReprogrammedModel(
+        source, program, Frequency.fit(logits, target.y_train, target.n_classes)
+    )
+
+
+def build_program(
+    name: str,
+    source_shape: tuple[int, ...],
+    target_shape: tuple[int, ...],
+    **options: Any,
+) -> Program:
+    """A program by name; ``seed`` is dropped for programs that start without randomness.
+
+    Raises:
+        InputError: an unknown name, or an option the program does not have.
+    """
+    if name not in PROGRAMS:
+        raise InputError(f"program must be one of {', '.join(PROGRAMS)}, got {name!r}")
+    factory = PROGRAMS[name]
+    known = [k for k in inspect.signature(factory).parameters if not k.endswith("_shape")]
+    if "seed" not in known:
+        options.pop("seed", None)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InputError(
+            f"program {name!r} has no option {', '.join(unknown)}; its options are "
+            f"{', '.join(known)}"
+        )
+    return factory(source_shape, target_shape, **options)

@@ -1,0 +1,207 @@
+"""Visual prompts: a trainable border around the image, or an overlay over all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from mrviz.errors import InputError
+from mrviz.programs.base import Activation, KernelBlock, Program
+from mrviz.programs.placement import Placement, border_distance
+
+
+class _Prompt(Program):
+    """u = place(x) + M⊙h(δ): what border and overlay share.
+
+    The tangent kernel is A_i D² A_jᵀ with D = diag(M_trainable ⊙ h′(δ)).
+    """
+
+    closed_form = True
+    mask: Tensor
+    ring: Tensor
+
+    def __init__(self, placement: Placement, mask: Tensor, ring: Tensor, activation: str) -> None:
+        super().__init__(placement.source_shape, placement.target_shape)
+        self.placement = placement
+        self.activation = Activation(activation)
+        self.delta = nn.Parameter(torch.zeros(self.source_shape))
+        self.register_buffer("mask", mask.expand(self.source_shape), persistent=False)
+        self.register_buffer("ring", ring.expand(self.source_shape), persistent=False)
+
+    @property
+    def trainable(self) -> Tensor:
+        """Boolean (c, H, W): entries of δ that training moves."""
+        return self._within(self.capacity)
+
+    def parameters_at(self, capacity: int | None) -> int:
+        """p = number of trainable entries of δ."""
+        return int(self._within(capacity).sum()) if self.delta.requires_grad else 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Programmed inputs u (n, *source_shape) of target inputs x (n, *target_shape)."""
+        delta = torch.where(self.trainable, self.delta, self.delta.detach())
+        return self.placement(x) + self.mask * self.activation(delta)
+
+    def kernel_increments(
+        self, x: Tensor, jacobian: Tensor, capacities: Sequence[int | None]
+    ) -> list[list[KernelBlock]]:
+        """Disjoint rings of D A, one for each step; see :class:`Program`."""
+        if not self.delta.requires_grad:
+            return [[] for _ in capacities]
+        slope = self.activation.derivative(self.delta.detach()).to(jacobian.dtype)
+        rows = jacobian.flatten(2)
+        increments = []
+        for inner, outer in pairwise([0, *capacities]):
+            ring = self.mask
+            if outer is not None and inner is not None:
+                ring = ring & (self.ring >= inner) & (self.ring < outer)
+            index = ring.flatten().nonzero().squeeze(1)
+            increments.append([KernelBlock(rows[..., index] * slope.flatten()[index])])
+        return increments
+
+    def _within(self, width: int | None) -> Tensor:
+        return self.mask if width is None else self.mask & (self.ring < width)
+
+    def pullback(self, x: Tensor, jacobian: Tensor) -> Tensor:
+        """A ∂a/∂x through the linear placement alone."""
+        n, rows = jacobian.shape[:2]
+        origin = jacobian.new_zeros((n * rows, *self.target_shape), requires_grad=True)
+        with torch.enable_grad():
+            placed = self.placement(origin)
+        (result,) = torch.autograd.grad(placed, origin, jacobian.flatten(0, 1))
+        return result.view(n, rows, *self.target_shape)
+
+
+class Border(_Prompt):
+    """Border prompt (visual prompt, VP): the image in the middle of a trainable frame.
+
+    u = pad(x) + M⊙h(δ), M the frame. All of the frame carries h(δ); of it, the outermost
+    ``width`` pixels are trainable, so that u, and with it the source Jacobian, is the same for
+    every width, and the kernel of a wider frame is a sum over rings (docs/theory.md, section 2).
+
+    Args:
+        source_shape: (c, H, W) of the source's inputs.
+        target_shape: (c, h, w) of the images.
+        width: trainable frame width in pixels, counted from the edge; default: all of it.
+        image_size: side in pixels to which the image is resized first; default: its own size.
+        activation: "sigmoid" or "identity", the h above.
+
+    Attributes:
+        delta: the prompt δ, shape (c, H, W), zero at the start.
+
+    Raises:
+        InputError: the image leaves no frame, or ``width`` is outside ``capacity_range``.
+
+    Example:
+        >>> prompt = mrviz.programs.Border((3, 64, 64), (1, 28, 28), width=4)
+        >>> prompt.n_parameters, prompt.capacity_range
+        (2880, (1, 18))
+    """
+
+    key = "border"
+    label = "border prompt"
+    capacity_label = "trainable frame width (pixels)"
+
+    def __init__(
+        self,
+        source_shape: Sequence[int],
+        target_shape: Sequence[int],
+        *,
+        width: int | None = None,
+        image_size: int | None = None,
+        activation: str = "sigmoid",
+    ) -> None:
+        placement = make_placement(source_shape, target_shape, image_size)
+        frame = placement.frame()
+        if not frame.any():
+            side = min(placement.source_shape[1:])
+            raise InputError(
+                f"the image fills the source's {placement.source_shape[1]}×"
+                f"{placement.source_shape[2]} input and leaves no frame for a border prompt: "
+                f"choose image_size below {side}, or a source with a larger input_size"
+            )
+        ring = border_distance(*placement.source_shape[1:])
+        super().__init__(placement, frame, ring, activation)
+        self._widest = int(ring[frame].max()) + 1
+        self._width = self._check(self._widest if width is None else width)
+
+    @property
+    def capacity(self) -> int:
+        """Trainable frame width in pixels; can be set."""
+        return self._width
+
+    @capacity.setter
+    def capacity(self, width: int) -> None:
+        self._width = self._check(width)
+
+    @property
+    def capacity_range(self) -> tuple[int, int]:
+        """1 to the widest frame that the image leaves free."""
+        return 1, self._widest
+
+    def describe(self) -> str:
+        """One sentence: what happens to colours, sizes and pixels."""
+        return (
+            f"image {self.placement.describe()}, centred on the source's "
+            f"{self.source_shape[1]}×{self.source_shape[2]} input; the outermost {self.capacity} "
+            f"of {self._widest} frame pixels on each side are trainable"
+        )
+
+    def _check(self, width: int) -> int:
+        if isinstance(width, bool) or not isinstance(width, int):
+            raise InputError(f"width must be a whole number of pixels, got {width!r}")
+        if not 1 <= width <= self._widest:
+            raise InputError(
+                f"width={width} is outside 1 to {self._widest}, the frame that the image leaves "
+                "free: choose a width in that range or a smaller image_size"
+            )
+        return width
+
+
+class Overlay(_Prompt):
+    """Overlay (watermark): the image resized to the whole input, plus a trainable δ everywhere.
+
+    Args:
+        source_shape: (c, H, W) of the source's inputs.
+        target_shape: (c, h, w) of the images.
+        activation: "identity" or "sigmoid", applied to δ.
+
+    Attributes:
+        delta: the prompt δ, shape (c, H, W), zero at the start.
+
+    Example:
+        >>> mrviz.programs.Overlay((3, 8, 8), (1, 4, 4)).n_parameters
+        192
+    """
+
+    key = "overlay"
+    label = "overlay"
+
+    def __init__(
+        self,
+        source_shape: Sequence[int],
+        target_shape: Sequence[int],
+        *,
+        activation: str = "identity",
+    ) -> None:
+        source_shape, target_shape = tuple(source_shape), tuple(target_shape)
+        placement = Placement(source_shape, target_shape, source_shape[1:])  # type: ignore[arg-type]
+        everywhere = torch.ones(source_shape[1:], dtype=torch.bool)
+        super().__init__(placement, everywhere, torch.zeros_like(everywhere), activation)
+
+    def describe(self) -> str:
+        """One sentence: what happens to colours, sizes and pixels."""
+        return f"image {self.placement.describe()}, with a trainable value added to every pixel"
+
+
+def make_placement(
+    source_shape: Sequence[int], target_shape: Sequence[int], image_size: int | None
+) -> Placement:
+    """Placement of an image at its own size or resized to a square of ``image_size``."""
+    source, target = tuple(source_shape), tuple(target_shape)
+    own = target[1:] if len(target) == 3 else (1, 1)
+    size = own if image_size is None else (image_size, image_size)
+    return Placement(source, target, size)  # type: ignore[arg-type]

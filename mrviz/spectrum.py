@@ -1,0 +1,214 @@
+"""Eigenvalues of a Gram with what round-off hides marked as hidden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mrviz._checks import Array
+from mrviz.errors import InputError
+from mrviz.ntk import Gram
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Eigenvalues of a symmetric positive semi-definite matrix of order N, in float64.
+
+    Attributes:
+        eigenvalues: descending, (N,); negative ones are round-off and are kept as they are.
+        eigenvectors: columns in the same order, (N, N), or ``None`` if they were not kept.
+        floor: noise floor; eigenvalues at or below it are not resolved (docs/theory.md,
+            section 6): N·ε·λ_max, or the largest eigenpair residual where that is larger.
+        epsilon: unit round-off of the least precise step behind the matrix.
+        residual: max_k ‖Θv_k − λ_k v_k‖ / λ_max.
+        device: where the decomposition in use was computed.
+        notes: what had to be done differently than planned.
+    """
+
+    eigenvalues: Tensor
+    eigenvectors: Tensor | None
+    floor: float
+    epsilon: float
+    residual: float
+    device: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def order(self) -> int:
+        """N, the number of eigenvalues."""
+        return len(self.eigenvalues)
+
+    @property
+    def largest(self) -> float:
+        """λ_max."""
+        return float(self.eigenvalues[0])
+
+    @property
+    def smallest(self) -> float:
+        """λ_min as computed; says nothing where it is at or below the floor."""
+        return float(self.eigenvalues[-1])
+
+    @property
+    def resolved(self) -> Tensor:
+        """Boolean (N,): eigenvalues above the floor."""
+        return self.eigenvalues > self.floor
+
+    @property
+    def full_rank(self) -> bool:
+        """Whether every eigenvalue is resolved, so that λ_min > 0 is established."""
+        return self.rank == self.order
+
+    @property
+    def rank(self) -> int:
+        """Number of resolved eigenvalues."""
+        return int(self.resolved.sum())
+
+    @property
+    def effective_rank(self) -> float:
+        """exp of the entropy of the normalised resolved eigenvalues (Roy & Vetterli 2007)."""
+        weights = self.eigenvalues[self.resolved]
+        if len(weights) == 0:
+            return 0.0
+        weights = weights / weights.sum()
+        return float(torch.exp(-(weights * weights.log()).sum()))
+
+    @property
+    def condition_number(self) -> float:
+        """λ_max over the smallest resolved eigenvalue; NaN where none is resolved."""
+        rank = self.rank
+        return self.largest / float(self.eigenvalues[rank - 1]) if rank else float("nan")
+
+    @property
+    def trace(self) -> float:
+        """Sum of the eigenvalues."""
+        return float(self.eigenvalues.sum())
+
+    @property
+    def psd_error(self) -> float:
+        """Size of the most negative eigenvalue relative to λ_max; zero if there is none."""
+        return max(0.0, -self.smallest / self.largest) if self.largest > 0 else 0.0
+
+    @property
+    def n_negative(self) -> int:
+        """How many eigenvalues came out negative."""
+        return int((self.eigenvalues < 0).sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Statistics and eigenvalues as plain values; unresolved λ_min is ``None``."""
+        return {
+            "order": self.order,
+            "rank": self.rank,
+            "effective_rank": self.effective_rank,
+            "condition_number": self.condition_number,
+            "largest": self.largest,
+            "smallest": self.smallest if self.full_rank else None,
+            "floor": self.floor,
+            "epsilon": self.epsilon,
+            "trace": self.trace,
+            "psd_error": self.psd_error,
+            "n_negative": self.n_negative,
+            "residual": self.residual,
+            "device": self.device,
+            "notes": list(self.notes),
+            "eigenvalues": self.eigenvalues.tolist(),
+        }
+
+    def describe_smallest(self) -> str:
+        """λ_min in words that do not claim more than was resolved."""
+        if self.full_rank:
+            return f"{self.smallest:.3g}"
+        return f"not resolved (below {self.floor:.2g})"
+
+    def __repr__(self) -> str:
+        return (
+            f"Spectrum(order={self.order}, rank={self.rank}, "
+            f"effective_rank={self.effective_rank:.1f}, largest={self.largest:.4g}, "
+            f"smallest={self.describe_smallest()}, "
+            f"condition_number={self.condition_number:.3g})"
+        )
+
+    def _repr_html_(self) -> str:
+        values = {k: v for k, v in self.to_dict().items() if k not in ("eigenvalues", "notes")}
+        values["smallest"] = self.describe_smallest()
+        rows = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in values.items())
+        return f"<table><caption>Spectrum</caption>{rows}</table>"
+
+
+def spectrum(
+    gram: Gram | Array, *, epsilon: float | None = None, eigenvectors: bool = True
+) -> Spectrum:
+    """Eigen-decomposition of a Gram, checked.
+
+    The residual of every eigenpair is computed; where one exceeds the noise floor, or the
+    decomposition fails, it is repeated on the CPU, and the result says so.
+
+    Args:
+        gram: a symmetric :class:`~mrviz.ntk.Gram`, or any symmetric matrix (N, N).
+        epsilon: unit round-off behind a plain matrix; default: that of its dtype. A Gram
+            brings its own.
+        eigenvectors: whether to keep them.
+
+    Raises:
+        InputError: the matrix is not square, not symmetric, or not finite.
+
+    Example:
+        >>> mrviz.spectrum(torch.diag(torch.tensor([4.0, 1.0, 0.0]))).rank
+        2
+    """
+    if isinstance(gram, Gram):
+        if not gram.symmetric:
+            raise InputError("the spectrum needs a symmetric Gram: compute it without x2")
+        if epsilon is not None:
+            raise InputError("epsilon applies to plain matrices: a Gram brings its own")
+        matrix, unit = gram.matrix, gram.info.epsilon
+    else:
+        given = torch.as_tensor(gram)
+        matrix = given.detach().double()
+        exact = not given.is_floating_point()
+        unit = epsilon or torch.finfo(torch.float64 if exact else given.dtype).eps / 2
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
+        raise InputError(f"a spectrum needs a square matrix, got shape {tuple(matrix.shape)}")
+    if not torch.isfinite(matrix).all():
+        raise InputError("the matrix holds NaN or infinite values")
+    if float((matrix - matrix.T).abs().max()) > 1e-6 * float(matrix.abs().max()):
+        raise InputError("the matrix is not symmetric: spectra are defined for symmetric Grams")
+
+    notes: list[str] = []
+    try:
+        values, vectors = torch.linalg.eigh(matrix)
+        residual = _residual(matrix, values, vectors)
+    except torch.linalg.LinAlgError as error:
+        notes.append(f"eigh failed on {matrix.device} ({error})")
+        residual = float("inf")
+    allowed = len(matrix) * max(unit, torch.finfo(torch.float64).eps)
+    if not residual <= allowed and matrix.device.type != "cpu":
+        notes.append(f"residual {residual:.1e} on {matrix.device}: repeated on the CPU")
+        matrix = matrix.cpu()
+        values, vectors = torch.linalg.eigh(matrix)
+        residual = _residual(matrix, values, vectors)
+    if residual == float("inf"):
+        raise InputError(f"the eigenvalues could not be computed: {'; '.join(notes)}")
+
+    values, vectors = values.flip(0), vectors.flip(1)
+    largest = max(float(values[0]), 0.0)
+    return Spectrum(
+        eigenvalues=values,
+        eigenvectors=vectors if eigenvectors else None,
+        floor=max(len(matrix) * unit, residual) * largest,
+        epsilon=unit,
+        residual=residual,
+        device=str(matrix.device),
+        notes=tuple(notes),
+    )
+
+
+def _residual(matrix: Tensor, values: Tensor, vectors: Tensor) -> float:
+    """Largest ‖Θv − λv‖ relative to the largest eigenvalue; infinite if anything is not finite."""
+    scale = float(values.abs().max())
+    if scale == 0:
+        return 0.0
+    error = (matrix @ vectors - vectors * values).norm(dim=0).max() / scale
+    return float(error) if torch.isfinite(error) else float("inf")
