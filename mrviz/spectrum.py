@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mrviz._checks import Array
-from mrviz.errors import InputError
+from mrviz.errors import InputError, MrvizError
 from mrviz.ntk import Gram
 
 
@@ -68,7 +68,7 @@ class Spectrum:
 
     @property
     def effective_rank(self) -> float:
-        """exp of the entropy of the normalised resolved eigenvalues (Roy & Vetterli 2007)."""
+        """Exp of the entropy of the normalised resolved eigenvalues (Roy & Vetterli 2007)."""
         weights = self.eigenvalues[self.resolved]
         if len(weights) == 0:
             return 0.0
@@ -153,6 +153,7 @@ def spectrum(
 
     Raises:
         InputError: the matrix is not square, not symmetric, or not finite.
+        MrvizError: the decomposition failed on every device.
 
     Example:
         >>> mrviz.spectrum(torch.diag(torch.tensor([4.0, 1.0, 0.0]))).rank
@@ -177,20 +178,14 @@ def spectrum(
         raise InputError("the matrix is not symmetric: spectra are defined for symmetric Grams")
 
     notes: list[str] = []
-    try:
-        values, vectors = torch.linalg.eigh(matrix)
-        residual = _residual(matrix, values, vectors)
-    except torch.linalg.LinAlgError as error:
-        notes.append(f"eigh failed on {matrix.device} ({error})")
-        residual = float("inf")
     allowed = len(matrix) * max(unit, torch.finfo(torch.float64).eps)
-    if not residual <= allowed and matrix.device.type != "cpu":
+    values, vectors, residual = _decompose(matrix, notes)
+    if residual > allowed and matrix.device.type != "cpu":
         notes.append(f"residual {residual:.1e} on {matrix.device}: repeated on the CPU")
         matrix = matrix.cpu()
-        values, vectors = torch.linalg.eigh(matrix)
-        residual = _residual(matrix, values, vectors)
+        values, vectors, residual = _decompose(matrix, notes)
     if residual == float("inf"):
-        raise InputError(f"the eigenvalues could not be computed: {'; '.join(notes)}")
+        raise MrvizError(f"the eigenvalues could not be computed: {'; '.join(notes)}")
 
     values, vectors = values.flip(0), vectors.flip(1)
     largest = max(float(values[0]), 0.0)
@@ -205,10 +200,24 @@ def spectrum(
     )
 
 
+def _decompose(matrix: Tensor, notes: list[str]) -> tuple[Tensor, Tensor, float]:
+    """Eigenvalues, eigenvectors and the residual; a residual of infinity where it failed."""
+    try:
+        values, vectors = torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError as error:
+        notes.append(f"eigh failed on {matrix.device}: {error}")
+        return matrix.new_zeros(len(matrix)), torch.zeros_like(matrix), float("inf")
+    return values, vectors, _residual(matrix, values, vectors)
+
+
 def _residual(matrix: Tensor, values: Tensor, vectors: Tensor) -> float:
-    """Largest ‖Θv − λv‖ relative to the largest eigenvalue; infinite if anything is not finite."""
-    scale = float(values.abs().max())
+    """Largest ‖Θv − λv‖ relative to the largest eigenvalue; infinite if anything is not finite.
+
+    Counts vectors that are not of unit length as errors too: some back ends return zeros.
+    """
+    scale = max(float(values.abs().max()), float(matrix.abs().max()))
     if scale == 0:
         return 0.0
     error = (matrix @ vectors - vectors * values).norm(dim=0).max() / scale
+    error = torch.maximum(error, (vectors.norm(dim=0) - 1).abs().max())
     return float(error) if torch.isfinite(error) else float("inf")

@@ -77,7 +77,7 @@ class Factors:
         reduction: what is kept of each C×C block.
         whole: differentiate the whole model at once ("contraction") instead of taking the
             source's Jacobian through the program.
-        bare: keep only blocks with a scalar kernel, and leave that kernel out.
+        bare: keep only the first block with a scalar kernel, and leave that kernel out.
         jacobian_cache: where source Jacobians are kept.
         tick: called between passes.
 
@@ -164,7 +164,7 @@ class Factors:
                     increments = [[KernelBlock(pulled)]]
         if self.bare:
             increments = [
-                [KernelBlock(b.factor) for b in blocks if b.features is not None]
+                [KernelBlock(b.factor) for b in blocks if b.features is not None][:1]
                 for blocks in increments
             ]
         return [

@@ -69,10 +69,21 @@ class JacobianCache:
     """
 
     def __init__(self, limit: int = 1 << 30) -> None:
-        self.limit = limit
+        self._limit = limit
         self._entries: OrderedDict[bytes, Tensor] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
+
+    @property
+    def limit(self) -> int:
+        """Bytes to keep at most; can be set, and what no longer fits is forgotten at once."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        with self._lock:
+            self._limit = limit
+            self._shrink()
 
     @property
     def n_bytes(self) -> int:
@@ -103,9 +114,12 @@ class JacobianCache:
                 return
             self._entries[key] = jacobian.clone()
             self._bytes += size
-            while self._bytes > self.limit:
-                _, dropped = self._entries.popitem(last=False)
-                self._bytes -= dropped.numel() * dropped.element_size()
+            self._shrink()
+
+    def _shrink(self) -> None:
+        while self._bytes > self._limit:
+            _, dropped = self._entries.popitem(last=False)
+            self._bytes -= dropped.numel() * dropped.element_size()
 
 
 class CachedJacobian:

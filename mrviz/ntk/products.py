@@ -46,7 +46,7 @@ def product_tile(
         for r, cotangent in enumerate(cotangents):
             tick()
             (direction,) = pull(cotangent[None])
-            _, change = jvp(lambda theta: outputs(theta, x1), (parameters,), (direction,))
+            change: Tensor = jvp(lambda theta: outputs(theta, x1), (parameters,), (direction,))[1]
             column = change @ cotangents.T
             columns.append(column[:, r : r + 1] if reduction.name == "trace" else column)
     tile = torch.stack([c.reshape(-1) for c in columns], 1).double()

@@ -14,14 +14,13 @@ from mrviz.ntk.factors import Factors, Reduce, Reduction
 from mrviz.ntk.gram import (
     Gram,
     GramInfo,
-    block_product,
     check_fits,
     default_chunk,
     full_precision,
     prepared,
-    symmetrized,
 )
 from mrviz.ntk.jacobian import cache
+from mrviz.ntk.tiles import block_product, spans_of, symmetrized
 from mrviz.programs import Program, ReprogrammedModel
 from mrviz.sources.base import evaluation_mode
 
@@ -72,7 +71,7 @@ def capacity_grams(
     started = time.perf_counter()
 
     size = default_chunk(model, reduction)
-    spans = [(start, min(start + size, len(x))) for start in range(0, len(x), size)]
+    spans = spans_of(len(x), size)
     with full_precision(), Progress(len(spans), "source Jacobians", progress, cancel) as bar:
         factors = Factors(model, x, reduction, jacobian_cache=cache, tick=lambda: bar.advance(0))
         chunks = []

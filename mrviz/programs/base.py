@@ -59,7 +59,7 @@ class Program(nn.Module):
         return self.parameters_at(self.capacity)
 
     def parameters_at(self, capacity: int | None) -> int:
-        """p at another capacity."""
+        """P at another capacity."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     @property
@@ -91,7 +91,7 @@ class Program(nn.Module):
         return blocks
 
     def scalar_features(self, x: Tensor) -> Tensor | None:
-        """Features s (n, m) of the scalar kernel s_i·s_j in front of a source-Jacobian Gram.
+        """Features s (n, m) of the first kernel block that has a scalar kernel s_i·s_j.
 
         ``None`` for programs whose kernel has no such factor.
         """

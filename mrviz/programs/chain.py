@@ -60,7 +60,7 @@ class Chain(Program):
         return self.second.capacity_label
 
     def parameters_at(self, capacity: int | None) -> int:
-        """p of both programs; the capacity is that of the second."""
+        """P of both programs; the capacity is that of the second."""
         return self.first.n_parameters + self.second.parameters_at(capacity)
 
     @property
@@ -92,8 +92,9 @@ class Chain(Program):
         return [first + increments[0], *increments[1:]]
 
     def scalar_features(self, x: Tensor) -> Tensor | None:
-        """Those of the first program."""
-        return self.first.scalar_features(x)
+        """Those of the first program, or of the second where the first has none."""
+        features = self.first.scalar_features(x)
+        return self.second.scalar_features(self.first(x)) if features is None else features
 
     def pullback(self, x: Tensor, jacobian: Tensor) -> Tensor:
         """A ∂a/∂x through both programs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from mrviz.sources import SourceModel
 from mrviz.sources.base import evaluation_mode
 from mrviz.targets import Target
 
-PROGRAMS = {
+PROGRAMS: dict[str, Callable[..., Program]] = {
     "border": Border,
     "overlay": Overlay,
     "linear": Linear,

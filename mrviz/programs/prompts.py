@@ -37,7 +37,7 @@ class _Prompt(Program):
         return self._within(self.capacity)
 
     def parameters_at(self, capacity: int | None) -> int:
-        """p = number of trainable entries of δ."""
+        """P = number of trainable entries of δ."""
         return int(self._within(capacity).sum()) if self.delta.requires_grad else 0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -204,4 +204,4 @@ def make_placement(
     source, target = tuple(source_shape), tuple(target_shape)
     own = target[1:] if len(target) == 3 else (1, 1)
     size = own if image_size is None else (image_size, image_size)
-    return Placement(source, target, size)  # type: ignore[arg-type]
+    return Placement(source, target, size)

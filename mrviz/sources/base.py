@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,11 @@ class SourceModel(nn.Module):
         3
     """
 
+    anchor: Tensor  # carries device and dtype where the module has no numbers of its own
+
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         module: nn.Module,
@@ -68,6 +73,7 @@ class SourceModel(nn.Module):
         if not isinstance(module, nn.Module):
             raise InputError(f"module must be a torch.nn.Module, got {type(module).__name__}")
         self.module = module.requires_grad_(False)
+        self.register_buffer("anchor", torch.zeros(()), persistent=False)
         self.input_shape = as_shape(input_shape, "input_shape")
         self.name = name or type(module).__name__
         self._normalize: Callable[[Tensor], Tensor] | None = None
@@ -121,12 +127,20 @@ class SourceModel(nn.Module):
         return out
 
     def fingerprint(self) -> str:
-        """Hash of everything that determines the outputs: structure, weights, normalisation."""
+        """Hash of what determines the outputs: structure, weights, and outputs on one sample.
+
+        The outputs tell apart what the weights do not: attributes, buffers that ``state_dict``
+        leaves out, another ``forward`` under the same name, another normalisation.
+        """
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(f"{self.name}|{self.input_shape}|{self.module}|{self._normalize}".encode())
+        digest.update(f"{self.name}|{self.input_shape}|{self.module}".encode())
         for key, value in self.state_dict().items():
             digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(tensor_bytes(value))
+        u = torch.rand((1, *self.input_shape), generator=torch.Generator().manual_seed(1))
+        # A source that fails here fails on the user's samples too, with the right message.
+        with torch.no_grad(), suppress(Exception):
+            digest.update(tensor_bytes(self((3 * u - 1).to(self.device, self.dtype))))
         return digest.hexdigest()
 
     def extra_repr(self) -> str:
@@ -137,7 +151,7 @@ class SourceModel(nn.Module):
         for tensor in (*self.module.parameters(), *self.module.buffers()):
             if tensor.is_floating_point():
                 return tensor
-        return torch.zeros(())
+        return self.anchor
 
     def _set_normalize(self, normalize: Normalize) -> None:
         if callable(normalize):

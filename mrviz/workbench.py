@@ -1,0 +1,293 @@
+"""Runs experiments and keeps what the next one can use again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+from mrviz._progress import CancelFlag, ProgressCallback
+from mrviz.errors import InputError
+from mrviz.experiment import DTYPES, Experiment
+from mrviz.ntk import Gram, GramInfo, capacity_grams, ntk_gram
+from mrviz.programs import Program, ReprogrammedModel
+from mrviz.sources import SourceModel
+from mrviz.spectrum import Spectrum, spectrum
+from mrviz.targets import Target
+from mrviz.theory import (
+    Conditions,
+    Evidence,
+    SourceStrength,
+    evaluate_conditions,
+    gather_evidence,
+    residual_energy,
+    source_strength,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What one run of an experiment found.
+
+    Attributes:
+        experiment: the choices, capacity filled in.
+        n: samples in the Gram.
+        exact: whether these are all the samples asked for; otherwise it is a sketch.
+        spectrum: eigenvalues (without eigenvectors).
+        energy: share of the residual in each eigenspace, (N,).
+        conditions: the transfer conditions.
+        info: how the Gram was computed.
+        capacity_range: smallest and largest capacity, where there is one.
+        capacity_label: what the capacity counts, where there is one.
+        description: what the program does, in one sentence.
+        seconds: wall-clock time of the run.
+    """
+
+    experiment: Experiment
+    n: int
+    exact: bool
+    spectrum: Spectrum
+    energy: Tensor
+    conditions: Conditions
+    info: GramInfo
+    capacity_range: tuple[int, int] | None
+    capacity_label: str | None
+    description: str
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "experiment": self.experiment.to_dict(),
+            "n": self.n,
+            "exact": self.exact,
+            "program": self.description,
+            "gram": asdict(self.info),
+            "spectrum": self.spectrum.to_dict(),
+            "residual_energy": self.energy.tolist(),
+            "conditions": self.conditions.to_dict(),
+            "code": self.experiment.code(),
+        }
+
+    def to_csv(self) -> str:
+        """Index, eigenvalue, whether it is resolved, and residual energy, one row a mode."""
+        out = io.StringIO()
+        writer = csv.writer(out)
+        writer.writerow(["index", "eigenvalue", "resolved", "residual_energy"])
+        spec = self.spectrum
+        rows = zip(spec.eigenvalues, spec.resolved, self.energy, strict=True)
+        writer.writerows(
+            [k, float(v), bool(ok), float(e)] for k, (v, ok, e) in enumerate(rows, start=1)
+        )
+        return out.getvalue()
+
+
+class Workbench:
+    """Runs experiments one after another and keeps what the next one can use again.
+
+    Not thread-safe but for :meth:`cached`: one thread runs, others may look.
+    """
+
+    def __init__(self) -> None:
+        self._sources: _Recent[tuple[SourceModel, SourceStrength | None]] = _Recent(4)
+        self._targets: _Recent[Target] = _Recent(8)
+        self._models: _Recent[ReprogrammedModel] = _Recent(8)
+        self._evidence: _Recent[Evidence] = _Recent(32)
+        self._results: _Recent[Result] = _Recent(512)
+
+    def cached(self, experiment: Experiment) -> Result | None:
+        """The exact result, if it is there already."""
+        return self._results.get(experiment)
+
+    def model(
+        self,
+        experiment: Experiment,
+        progress: ProgressCallback | bool | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> ReprogrammedModel:
+        """The reprogrammed model at the experiment's capacity (shared between experiments)."""
+        source, _ = self._source(experiment, progress, cancel)
+        target = self._target(experiment)
+        key = replace(experiment, capacity=None, reduce="full", dtype="float32")
+        model = self._models.get(key)
+        if model is None:
+            model = replace(experiment, capacity=None).build(source, target)
+            self._models.put(key, model)
+        if isinstance(model.program, Program) and model.program.capacity_range:
+            capacity = experiment.capacity
+            model.capacity = model.program.capacity_range[1] if capacity is None else capacity
+        elif experiment.capacity is not None:
+            raise InputError(f"program {experiment.program!r} has no capacity to choose")
+        return model
+
+    def run(
+        self,
+        experiment: Experiment,
+        n: int | None = None,
+        progress: ProgressCallback | bool | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Result:
+        """Gram, spectrum and conditions of an experiment.
+
+        Args:
+            experiment: the choices.
+            n: use only the first ``n`` samples, as a sketch.
+            progress: callback (done, total, label); ``False`` for silence; default: a text bar.
+            cancel: flag with ``is_set()``.
+        """
+        started = time.perf_counter()
+        model = self.model(experiment, progress, cancel)
+        experiment = replace(experiment, capacity=model.capacity)
+        n = min(n or experiment.n, experiment.n)
+        if n == experiment.n and (known := self.cached(experiment)) is not None:
+            return known
+        gram = self._gram(experiment, model, n, progress, cancel)
+        return self._result(experiment, model, gram, started, progress, cancel)
+
+    def sweep(
+        self,
+        experiment: Experiment,
+        progress: ProgressCallback | bool | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Iterator[Result]:
+        """Results at every capacity of the program, from one Jacobian pass."""
+        started = time.perf_counter()
+        model = self.model(experiment, progress, cancel)
+        if model.capacity is None:
+            return
+        x = self._target(experiment).x_train[: experiment.n]
+        grams = capacity_grams(
+            model,
+            x,
+            reduce=experiment.reduce,
+            dtype=DTYPES[experiment.dtype],
+            progress=progress,
+            cancel=cancel,
+        )
+        for capacity, gram in grams:
+            at = replace(experiment, capacity=capacity)
+            model.capacity = capacity
+            yield self.cached(at) or self._result(at, model, gram, started, False, cancel)
+
+    def gram(self, experiment: Experiment) -> Gram:
+        """The experiment's Gram matrix, from cached Jacobians where they are still there."""
+        return self._gram(experiment, self.model(experiment), experiment.n, None, None)
+
+    def _gram(
+        self,
+        experiment: Experiment,
+        model: ReprogrammedModel,
+        n: int,
+        progress: ProgressCallback | bool | None,
+        cancel: CancelFlag | None,
+    ) -> Gram:
+        return ntk_gram(
+            model,
+            self._target(experiment).x_train[:n],
+            reduce=experiment.reduce,
+            dtype=DTYPES[experiment.dtype],
+            progress=progress,
+            cancel=cancel,
+        )
+
+    def _result(
+        self,
+        experiment: Experiment,
+        model: ReprogrammedModel,
+        gram: Gram,
+        started: float,
+        progress: ProgressCallback | bool | None,
+        cancel: CancelFlag | None,
+    ) -> Result:
+        spec = spectrum(gram)
+        evidence = self._gather(experiment, model, gram.n, progress, cancel)
+        program = model.program if isinstance(model.program, Program) else None
+        result = Result(
+            experiment=experiment,
+            n=gram.n,
+            exact=gram.n == experiment.n,
+            spectrum=replace(spec, eigenvectors=None),
+            energy=residual_energy(gram, spec, evidence.residual).cpu(),
+            conditions=evaluate_conditions(gram, spec, evidence),
+            info=gram.info,
+            capacity_range=program.capacity_range if program else None,
+            capacity_label=program.capacity_label if program else None,
+            description=program.describe() if program else str(model.program),
+            seconds=time.perf_counter() - started,
+        )
+        if result.exact:
+            self._results.put(experiment, result)
+        return result
+
+    def _gather(
+        self,
+        experiment: Experiment,
+        model: ReprogrammedModel,
+        n: int,
+        progress: ProgressCallback | bool | None,
+        cancel: CancelFlag | None,
+    ) -> Evidence:
+        key = (replace(experiment, capacity=None, reduce="full"), n)
+        evidence = self._evidence.get(key)
+        if evidence is None:
+            evidence = gather_evidence(
+                model,
+                self._target(experiment),
+                n,
+                dtype=DTYPES[experiment.dtype],
+                strength=self._source(experiment, progress, cancel)[1],
+                progress=progress,
+                cancel=cancel,
+            )
+            self._evidence.put(key, evidence)
+        return evidence
+
+    def _source(
+        self,
+        experiment: Experiment,
+        progress: ProgressCallback | bool | None,
+        cancel: CancelFlag | None,
+    ) -> tuple[SourceModel, SourceStrength | None]:
+        options = tuple(experiment.source_options().items())
+        key = (experiment.source, options, experiment.device, experiment.seed)
+        loaded = self._sources.get(key)
+        if loaded is None:
+            source = experiment.load_source(progress, cancel)
+            loaded = source, source_strength(source)
+            self._sources.put(key, loaded)
+        return loaded
+
+    def _target(self, experiment: Experiment) -> Target:
+        key = (experiment.target, experiment.n, experiment.seed)
+        target = self._targets.get(key)
+        if target is None:
+            target = experiment.load_target()
+            self._targets.put(key, target)
+        return target
+
+
+class _Recent(Generic[T]):
+    """The last few values by key."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._values: OrderedDict[Any, T] = OrderedDict()
+
+    def get(self, key: Any) -> T | None:
+        value = self._values.get(key)
+        if value is not None:
+            self._values.move_to_end(key)
+        return value
+
+    def put(self, key: Any, value: T) -> None:
+        self._values[key] = value
+        if len(self._values) > self.size:
+            self._values.popitem(last=False)
