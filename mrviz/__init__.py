@@ -3,7 +3,12 @@
 The core needs torch, numpy and scipy alone; figures, widgets and data packages load when used.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Threads that wait by spinning make PyTorch up to ten times slower on a machine that is busy
+# with anything else, such as the browser that shows the Explorer. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from mrviz import programs, sources, targets
 from mrviz.errors import (

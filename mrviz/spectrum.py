@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mrviz._checks import Array
-from mrviz.errors import InputError, MrvizError
+from mrviz._memory import available_bytes, readable
+from mrviz.errors import InputError, MrvizError, ResourceError
 from mrviz.ntk import Gram
 
 
@@ -88,8 +89,8 @@ class Spectrum:
 
     @property
     def psd_error(self) -> float:
-        """Size of the most negative eigenvalue relative to λ_max; zero if there is none."""
-        return max(0.0, -self.smallest / self.largest) if self.largest > 0 else 0.0
+        """Size of the most negative eigenvalue relative to the largest size of any; or zero."""
+        return -self.smallest / max(self.largest, -self.smallest) if self.smallest < 0 else 0.0
 
     @property
     def n_negative(self) -> int:
@@ -97,12 +98,12 @@ class Spectrum:
         return int((self.eigenvalues < 0).sum())
 
     def to_dict(self) -> dict[str, Any]:
-        """Statistics and eigenvalues as plain values; unresolved λ_min is ``None``."""
+        """Statistics and eigenvalues as plain values; what is not resolved is ``None``."""
         return {
             "order": self.order,
             "rank": self.rank,
             "effective_rank": self.effective_rank,
-            "condition_number": self.condition_number,
+            "condition_number": self.condition_number if self.rank else None,
             "largest": self.largest,
             "smallest": self.smallest if self.full_rank else None,
             "floor": self.floor,
@@ -153,6 +154,7 @@ def spectrum(
 
     Raises:
         InputError: the matrix is not square, not symmetric, or not finite.
+        ResourceError: the decomposition does not fit into memory.
         MrvizError: the decomposition failed on every device.
 
     Example:
@@ -177,6 +179,13 @@ def spectrum(
     if float((matrix - matrix.T).abs().max()) > 1e-6 * float(matrix.abs().max()):
         raise InputError("the matrix is not symmetric: spectra are defined for symmetric Grams")
 
+    free, needed = available_bytes(matrix.device), 4 * 8 * len(matrix) ** 2
+    if free is not None and needed > free:
+        raise ResourceError(
+            f"the eigenvalues of a matrix of order {len(matrix):,} need about {readable(needed)}, "
+            f"but {matrix.device} has {readable(free)} free: an order up to "
+            f"{int((free / 32) ** 0.5):,} fits"
+        )
     notes: list[str] = []
     allowed = len(matrix) * max(unit, torch.finfo(torch.float64).eps)
     values, vectors, residual = _decompose(matrix, notes)

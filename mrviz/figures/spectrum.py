@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from mrviz.figures.theme import COLORS, PALETTE, Theme, base_layout, translucent
+from mrviz.figures.theme import COLORS, PALETTE, Colors, Theme, base_layout, translucent
 from mrviz.spectrum import Spectrum
+
+ENERGY_FLOOR = -8
+"""Residual energies are drawn no lower than this power of ten."""
+
+MARKERS = 150
+"""Longer curves are drawn as lines without markers, which browsers redraw much faster."""
 
 LOWEST = 0.12
 """Unresolved eigenvalues are drawn no lower than this fraction of the noise floor."""
@@ -35,7 +42,7 @@ class Curve:
 
 
 def spectrum_figure(
-    curves: Sequence[Curve], *, theme: Theme = "light", height: int = 470, title: str = ""
+    curves: Sequence[Curve], *, theme: Theme = "light", height: int = 470
 ) -> go.Figure:
     """Eigenvalues on a log scale against their index, with what round-off hides marked.
 
@@ -47,30 +54,32 @@ def spectrum_figure(
         curves: the current spectrum, then any to compare it with.
         theme: "light" or "dark".
         height: in pixels.
-        title: above the figure.
     """
     colors = COLORS[theme]
-    figure = go.Figure()
-    for k, curve in enumerate(curves):
-        figure.add_traces(_traces(curve, PALETTE[k % len(PALETTE)], current=k == 0))
-    figure.update_layout(
+    axis = {"gridcolor": colors.grid, "zeroline": False, "linecolor": colors.faint}
+    traces = [
+        trace
+        for k, curve in enumerate(curves)
+        for trace in _traces(curve, PALETTE[k % len(PALETTE)], current=k == 0)
+    ]
+    lower = any(curve.energy is not None for curve in curves)
+    layout: dict[str, Any] = {
         **base_layout(theme, height),
-        title={"text": title, "font": {"size": 14}, "x": 0, "xref": "paper"},
-        legend={
+        "legend": {
             "orientation": "h",
             "x": 0,
             "y": -0.16,
             "yanchor": "top",
             "bgcolor": "rgba(0,0,0,0)",
         },
-        hovermode="closest",
-        shapes=[],
-        annotations=[],
-    )
-    axis = {"gridcolor": colors.grid, "zeroline": False, "linecolor": colors.faint}
-    figure.update_layout(
-        xaxis={**axis, "title": {"text": "index k"}, "anchor": "y2", "range": _index_range(curves)},
-        yaxis={
+        "hovermode": "closest",
+        "xaxis": {
+            **axis,
+            "title": {"text": "index k"},
+            "anchor": "y2" if lower else "y",
+            "range": _index_range(curves),
+        },
+        "yaxis": {
             **axis,
             "title": {"text": "eigenvalue λ<sub>k</sub>"},
             "type": "log",
@@ -79,22 +88,23 @@ def spectrum_figure(
             "dtick": 1,
             "range": _log_range(curves),
         },
-        yaxis2={
+        "yaxis2": {
             **axis,
+            "visible": lower,
             "title": {"text": "residual<br>energy"},
             "type": "log",
             "domain": [0, 0.25],
             "exponentformat": "power",
             "nticks": 4,
-            "tickmode": "auto",
+            "range": [ENERGY_FLOOR, 0.3],
         },
-    )
+    }
     if curves:
-        _mark(figure, curves[0].spectrum, colors.shade, colors.text, colors.faint)
-    return figure
+        layout |= _marks(curves[0].spectrum, colors)
+    return go.Figure(traces, layout)
 
 
-def _traces(curve: Curve, color: str, *, current: bool) -> list[go.Scattergl | go.Scatter]:
+def _traces(curve: Curve, color: str, *, current: bool) -> list[go.Scatter]:
     spec = curve.spectrum
     values = spec.eigenvalues.cpu().numpy()
     index = np.arange(1, len(values) + 1, dtype=np.int32)
@@ -104,13 +114,14 @@ def _traces(curve: Curve, color: str, *, current: bool) -> list[go.Scattergl | g
     shared = {"visible": curve.visible, "opacity": opacity, "legendgroup": curve.name}
     hover = "k = %{x}<br>λ<sub>k</sub> = %{y:.4g}<extra>%{fullData.name}</extra>"
     hidden = "k = %{x}<br>not resolved: below the noise floor<extra>%{fullData.name}</extra>"
+    line = {"color": color, "width": 2.5 if current else 1.5}
     traces = [
         go.Scatter(
             x=index[:rank],
             y=shown[:rank],
-            mode="lines+markers",
+            mode="lines" if rank > MARKERS else "lines+markers",
             name=curve.name,
-            line={"color": color, "width": 2 if current else 1.5},
+            line=line,
             marker={"color": color, "size": 5 if current else 4},
             hovertemplate=hover,
             **shared,
@@ -118,8 +129,9 @@ def _traces(curve: Curve, color: str, *, current: bool) -> list[go.Scattergl | g
         go.Scatter(
             x=index[rank:],
             y=shown[rank:],
-            mode="markers",
+            mode="lines" if len(values) - rank > MARKERS else "markers",
             name=f"{curve.name}, not resolved",
+            line={**line, "color": translucent(color, 0.45), "dash": "dot"},
             marker={
                 "color": "rgba(0,0,0,0)",
                 "size": 5,
@@ -130,95 +142,103 @@ def _traces(curve: Curve, color: str, *, current: bool) -> list[go.Scattergl | g
             **shared,
         ),
     ]
-    energy = np.asarray(curve.energy if curve.energy is not None else [], dtype=np.float64)
-    traces.append(
-        go.Scatter(
-            x=index[: len(energy)],
-            y=np.maximum(energy, 1e-16),
-            mode="markers",
-            yaxis="y2",
-            name=f"{curve.name}, residual energy",
-            marker={"color": color, "size": 3.5},
-            hovertemplate="k = %{x}<br>share of the residual = %{y:.3g}"
-            "<extra>%{fullData.name}</extra>",
-            showlegend=False,
-            **shared,
+    if curve.energy is not None:
+        stems, shares = _stems(index, np.asarray(curve.energy, dtype=np.float64))
+        traces.append(
+            go.Scatter(
+                x=stems,
+                y=shares,
+                mode="lines",
+                yaxis="y2",
+                name=f"{curve.name}, residual energy",
+                line={"color": color, "width": 1},
+                hovertemplate="k = %{x}<br>share of the residual = %{y:.3g}"
+                "<extra>%{fullData.name}</extra>",
+                showlegend=False,
+                **shared,
+            )
         )
-    )
     return traces
 
 
-def _mark(figure: go.Figure, spec: Spectrum, shade: str, text: str, line: str) -> None:
-    """Noise floor, smallest eigenvalue and effective rank of the current spectrum."""
-    figure.add_shape(
-        type="rect",
-        xref="paper",
-        x0=0,
-        x1=1,
-        yref="y",
-        y0=spec.floor * LOWEST * 1e-3,
-        y1=spec.floor,
-        fillcolor=shade,
-        line_width=0,
-        layer="below",
-    )
-    figure.add_shape(
-        type="line",
-        xref="paper",
-        x0=0,
-        x1=1,
-        yref="y",
-        y0=spec.floor,
-        y1=spec.floor,
-        line={"color": line, "dash": "dot", "width": 1.5},
-    )
-    figure.add_annotation(
-        xref="paper",
-        x=1,
-        xanchor="right",
-        yref="y",
-        y=np.log10(max(spec.floor, 1e-300)),
-        yanchor="top",
-        showarrow=False,
-        font={"size": 11, "color": text},
-        text=f"noise floor {spec.floor:.2g}: nothing below is resolved",
-    )
-    effective = spec.effective_rank
-    figure.add_shape(
-        type="line",
-        xref="x",
-        x0=effective,
-        x1=effective,
-        yref="y domain",
-        y0=0,
-        y1=1,
-        line={"color": line, "dash": "dash", "width": 1.5},
-    )
-    figure.add_annotation(
-        xref="x",
-        x=effective,
-        xanchor="left",
-        yref="y domain",
-        y=1,
-        yanchor="bottom",
-        showarrow=False,
-        font={"size": 11, "color": text},
-        text=f"effective rank {effective:.1f}",
-    )
+def _stems(index: np.ndarray, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One vertical line for each mode as a single path: bottom, top, gap and so on."""
+    lowest = 10.0**ENERGY_FLOOR
+    tops = np.maximum(energy, lowest)
+    columns = [np.full_like(tops, lowest), tops, np.full_like(tops, np.nan)]
+    return np.repeat(index, 3), np.stack(columns, 1).reshape(-1)
+
+
+def _marks(spec: Spectrum, colors: Colors) -> dict[str, Any]:
+    """Noise floor, effective rank and smallest eigenvalue of the current spectrum."""
+    floor, effective = max(spec.floor, 1e-300), spec.effective_rank
+    text = {"showarrow": False, "font": {"size": 11, "color": colors.text}}
+    across = {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y1": floor}
+    shapes = [
+        {
+            **across,
+            "type": "rect",
+            "y0": floor * LOWEST * 1e-3,
+            "fillcolor": colors.shade,
+            "line": {"width": 0},
+            "layer": "below",
+        },
+        {
+            **across,
+            "type": "line",
+            "y0": floor,
+            "line": {"color": colors.faint, "dash": "dot", "width": 1.5},
+        },
+        {
+            "type": "line",
+            "xref": "x",
+            "x0": effective,
+            "x1": effective,
+            "yref": "y domain",
+            "y0": 0,
+            "y1": 1,
+            "line": {"color": colors.faint, "dash": "dash", "width": 1.5},
+        },
+    ]
+    annotations = [
+        {
+            **text,
+            "xref": "paper",
+            "x": 1,
+            "xanchor": "right",
+            "yref": "y",
+            "y": np.log10(floor),
+            "yanchor": "top",
+            "text": f"noise floor {spec.floor:.2g}: nothing below is resolved",
+        },
+        {
+            **text,
+            "xref": "x",
+            "x": effective,
+            "xanchor": "left",
+            "yref": "y domain",
+            "y": 1,
+            "yanchor": "bottom",
+            "text": f"effective rank {effective:.1f}",
+        },
+    ]
     if spec.full_rank:
-        figure.add_annotation(
-            xref="x",
-            x=spec.order,
-            yref="y",
-            y=np.log10(spec.smallest),
-            ax=-60,
-            ay=-30,
-            showarrow=True,
-            arrowwidth=1,
-            arrowcolor=text,
-            font={"size": 11, "color": text},
-            text=f"λ<sub>min</sub> = {spec.smallest:.3g}",
+        annotations.append(
+            {
+                **text,
+                "showarrow": True,
+                "arrowwidth": 1,
+                "arrowcolor": colors.text,
+                "xref": "x",
+                "x": spec.order,
+                "ax": -60,
+                "yref": "y",
+                "y": np.log10(spec.smallest),
+                "ay": -30,
+                "text": f"λ<sub>min</sub> = {spec.smallest:.3g}",
+            }
         )
+    return {"shapes": shapes, "annotations": annotations}
 
 
 def _index_range(curves: Sequence[Curve]) -> list[float]:
@@ -231,5 +251,6 @@ def _log_range(curves: Sequence[Curve]) -> list[float]:
     if not shown:
         return [-1, 1]
     high = max(s.largest for s in shown)
-    low = min(min(s.floor * 0.1, s.smallest if s.full_rank else s.floor) for s in shown)
-    return [float(np.log10(low)) - 0.3, float(np.log10(high)) + 0.4]
+    low = min(s.smallest if s.full_rank else s.floor * LOWEST for s in shown)
+    # Whole decades, so that the axis stands still while a capacity is dragged.
+    return [float(np.floor(np.log10(max(low, 1e-300)))), float(np.ceil(np.log10(high) + 0.2))]

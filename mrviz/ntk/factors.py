@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mrviz.errors import InputError, ResourceError
+from mrviz._memory import Splitter
+from mrviz.errors import InputError
 from mrviz.ntk.jacobian import CachedJacobian, JacobianCache
-from mrviz.ntk.memory import is_out_of_memory
 from mrviz.programs import KernelBlock, Program, ReprogrammedModel
 
 Reduce = str | int
@@ -33,8 +33,9 @@ class Reduction:
     outputs: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.name, int) and not isinstance(self.name, bool):
-            if not 0 <= self.name < self.outputs:
+        if isinstance(self.name, int | np.integer) and not isinstance(self.name, bool):
+            object.__setattr__(self, "name", int(self.name))
+            if not 0 <= int(self.name) < self.outputs:
                 raise InputError(
                     f"reduce={self.name} names a class outside 0 to {self.outputs - 1}"
                 )
@@ -80,9 +81,6 @@ class Factors:
         bare: keep only the first block with a scalar kernel, and leave that kernel out.
         jacobian_cache: where source Jacobians are kept.
         tick: called between passes.
-
-    Attributes:
-        notes: what had to be done differently than planned.
     """
 
     def __init__(
@@ -102,11 +100,16 @@ class Factors:
         self.whole = whole
         self.bare = bare
         self.tick = tick
-        self.notes: list[str] = []
+        self._split = Splitter("the Jacobian")
         self._cotangents = reduction.cotangents(model.b)
         self.jacobian = CachedJacobian(
             model.source, self._cotangents @ model.b, None if whole else jacobian_cache
         )
+
+    @property
+    def notes(self) -> list[str]:
+        """What had to be done differently than planned."""
+        return self._split.notes
 
     def blocks(self, start: int, stop: int) -> list[KernelBlock]:
         """Reduced kernel blocks of samples start … stop − 1, at the program's capacity."""
@@ -121,27 +124,11 @@ class Factors:
         Raises:
             ResourceError: one sample alone does not fit into memory.
         """
-        try:
-            return self._compute(self.x[start:stop], capacities)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if stop - start == 1:
-            raise ResourceError(
-                f"the Jacobian of a single sample does not fit into memory ({reason}): use a "
-                "smaller input_size, a program with fewer parameters, or another device"
-            )
-        middle = (start + stop) // 2
-        note = f"out of memory with {stop - start} samples at once, went on with {middle - start}"
-        self.notes.append(note)
-        warnings.warn(note, stacklevel=2)
-        first = self.increments(start, middle, capacities)
-        second = self.increments(middle, stop, capacities)
-        return [
-            [_join(a, b) for a, b in zip(one, two, strict=True)]
-            for one, two in zip(first, second, strict=True)
-        ]
+
+        def work(first: int, last: int) -> list[list[KernelBlock]]:
+            return self._compute(self.x[first:last], capacities)
+
+        return self._split(work, start, stop, _join)
 
     def _compute(
         self, x: Tensor, capacities: Sequence[int | None] | None
@@ -230,8 +217,16 @@ def parameter_jacobian(
     return torch.stack(samples)
 
 
-def _join(a: KernelBlock, b: KernelBlock) -> KernelBlock:
-    features = None
-    if a.features is not None and b.features is not None:
-        features = torch.cat([a.features, b.features])
-    return KernelBlock(torch.cat([a.factor, b.factor]), features)
+def _join(parts: list[list[list[KernelBlock]]]) -> list[list[KernelBlock]]:
+    """Blocks of consecutive ranges of samples as blocks of all of them, step by step."""
+    return [
+        [_concatenated(same) for same in zip(*steps, strict=True)]
+        for steps in zip(*parts, strict=True)
+    ]
+
+
+def _concatenated(blocks: Sequence[KernelBlock]) -> KernelBlock:
+    features = [block.features for block in blocks if block.features is not None]
+    return KernelBlock(
+        torch.cat([block.factor for block in blocks]), torch.cat(features) if features else None
+    )

@@ -13,14 +13,17 @@ import torch
 from torch import Tensor
 
 from mrviz._checks import Array, as_device
+from mrviz._memory import Splitter, available_bytes, is_out_of_memory, readable
 from mrviz._progress import CancelFlag, ProgressCallback, stop_if_cancelled
 from mrviz.errors import InputError, ResourceError
 from mrviz.ntk.factors import Factors, Reduce, Reduction
 from mrviz.ntk.jacobian import cache
-from mrviz.ntk.memory import CHUNK_BYTES, JACOBIAN_BYTES, available_bytes, readable
-from mrviz.ntk.tiles import factor_tiles, fill, product_tiles
+from mrviz.ntk.tiles import JACOBIAN_BYTES, factor_tiles, fill, product_tiles
 from mrviz.programs import Program, ReprogrammedModel
 from mrviz.sources.base import evaluation_mode
+
+CHUNK_BYTES = 64 << 20
+"""Source Jacobians of one chunk of samples, where the chunk size is chosen automatically."""
 
 METHODS = ("auto", "structured", "contraction", "products")
 
@@ -227,9 +230,10 @@ def _gram(
         stop_if_cancelled(cancel, "Gram matrix")
 
     sides: list[Factors] = []
+    split = Splitter("the tangent")
     with evaluation_mode(model), full_precision():
         if method == "products":
-            tiles = product_tiles(model, x1, x2, reduction, size, tick)
+            tiles = product_tiles(model, x1, x2, reduction, size, split, tick)
         else:
             whole = method == "contraction"
             sides = [
@@ -240,7 +244,15 @@ def _gram(
                 if x is not None
             ]
             tiles = factor_tiles(sides, size, progress, cancel)
-        matrix, error = fill(tiles, reduction, progress, cancel)
+        try:
+            matrix, error = fill(tiles, reduction, progress, cancel)
+        except Exception as failure:
+            if isinstance(failure, ResourceError) or not is_out_of_memory(failure):
+                raise
+            raise ResourceError(
+                f"memory ran out on {model.source.device} while the Gram was put together: use "
+                f"fewer than {len(x1)} samples, chunk_size below {size}, or reduce='trace'"
+            ) from failure
 
     symmetric = x2 is None
     info = GramInfo(
@@ -256,9 +268,9 @@ def _gram(
         seconds=time.perf_counter() - started,
         trace=float(matrix.trace()) if symmetric else None,
         symmetry_error=error if symmetric else None,
-        notes=tuple(note for side in sides for note in side.notes),
+        notes=(*split.notes, *(note for side in sides for note in side.notes)),
     )
-    return Gram(matrix, len(x1), model.outputs, reduce, symmetric, info)
+    return Gram(matrix, len(x1), model.outputs, reduction.name, symmetric, info)
 
 
 def prepared(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from operator import index
 
 import torch
 
@@ -62,9 +63,15 @@ def capacity_grams(
     if not (isinstance(program, Program) and program.closed_form and program.capacity_range):
         raise InputError(f"program {type(program).__name__} has no capacity to sweep")
     low, high = program.capacity_range
-    steps = list(range(low, high + 1)) if capacities is None else sorted(set(capacities))
+    try:
+        chosen = range(low, high + 1) if capacities is None else capacities
+        steps = sorted({index(c) for c in chosen})
+    except TypeError:
+        steps = []
     if not steps or steps[0] < low or steps[-1] > high:
-        raise InputError(f"capacities must lie in {low} to {high}, got {capacities}")
+        raise InputError(f"capacities must be whole numbers from {low} to {high}, got {capacities}")
+    if program.parameters_at(high) == 0:
+        raise InputError("the program has no trainable parameters: its tangent kernel is zero")
     x = model.inputs(x)
     reduction = Reduction(reduce, model.outputs)
     check_fits(len(x), len(x), reduction, model.source.device)
@@ -111,5 +118,5 @@ def capacity_grams(
                 symmetry_error=asymmetry / max(float(matrix.abs().max()), 1e-300),
                 notes=tuple(factors.notes),
             )
-            yield capacity, Gram(matrix.clone(), len(x), model.outputs, reduce, True, info)
+            yield capacity, Gram(matrix.clone(), len(x), model.outputs, reduction.name, True, info)
             bar.advance()

@@ -6,14 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from mrviz._memory import Splitter
 from mrviz._progress import CancelFlag, Progress, ProgressCallback
 from mrviz.errors import InputError
 from mrviz.ntk.factors import Factors, Reduction, Tick
-from mrviz.ntk.memory import JACOBIAN_BYTES
 from mrviz.ntk.products import product_tile
 from mrviz.programs import KernelBlock, ReprogrammedModel
+
+JACOBIAN_BYTES = 2 << 30
+"""Source Jacobians of one Gram are kept in memory up to this size, then recomputed by tile."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +77,28 @@ def product_tiles(
     x2: Tensor | None,
     reduction: Reduction,
     size: int,
+    split: Splitter,
     tick: Tick,
 ) -> Tiles:
     """Tiles from NTK-vector products."""
     other = x1 if x2 is None else x2
     rows, columns = spans_of(len(x1), size), spans_of(len(other), size)
+
+    def product(a: Tensor, b: Tensor) -> Tensor:
+        return split(
+            lambda start, stop: product_tile(model, a[start:stop], b, reduction, tick),
+            0,
+            len(a),
+            torch.cat,
+        )
+
     return Tiles(
         rows,
         columns,
         x2 is None,
         lambda i: x1[slice(*rows[i])],
         lambda j: other[slice(*columns[j])],
-        lambda a, b: product_tile(model, a, b, reduction, tick),
+        product,
     )
 
 

@@ -58,6 +58,13 @@ class Frequency(Mapping):
     assignment: tuple[int, ...]
     label = "frequency"
 
+    def __post_init__(self) -> None:
+        used = list(self.assignment)
+        if not used or min(used) < 0 or len(set(used)) < len(used):
+            raise InputError(
+                f"a frequency mapping gives each class a source output of its own, got {used}"
+            )
+
     @classmethod
     def fit(cls, logits: Tensor, y: Array, n_classes: int) -> Frequency:
         """Counts arg-max source outputs per target class and assigns greedily.
@@ -112,7 +119,12 @@ class Matrix(Mapping):
     label = "explicit matrix"
 
     def __init__(self, matrix: Array) -> None:
-        self._matrix = torch.as_tensor(matrix, dtype=torch.float64).detach().cpu().clone()
+        try:
+            self._matrix = torch.as_tensor(matrix, dtype=torch.float64).detach().cpu().clone()
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(
+                f"a mapping matrix holds numbers of shape (C, c_S), got {type(matrix).__name__}"
+            ) from None
         if self._matrix.ndim != 2:
             raise InputError(
                 f"a mapping matrix has shape (C, c_S), got shape {tuple(self._matrix.shape)}"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mrviz._checks import as_samples
+from mrviz._memory import Splitter
 from mrviz.errors import InputError
 from mrviz.programs.base import Program
 from mrviz.programs.chain import linear_border
@@ -125,8 +126,12 @@ class ReprogrammedModel(nn.Module):
     def predict(self, x: Any, batch_size: int = 256) -> Tensor:
         """Target outputs (n, C), float64, without gradients, in eval mode, in batches."""
         x = self.inputs(x)
+
+        def run(start: int, stop: int) -> Tensor:
+            return self(x[start:stop]).double()
+
         with evaluation_mode(self), torch.no_grad():
-            return torch.cat([self(part).double() for part in x.split(batch_size)])
+            return Splitter("the forward pass", batch_size)(run, 0, len(x), torch.cat)
 
     def inputs(self, x: Any, name: str = "x") -> Tensor:
         """Checked target inputs in the model's dtype and on its device.
@@ -135,7 +140,7 @@ class ReprogrammedModel(nn.Module):
             InputError: integer, NaN or infinite values, or another shape than the program takes.
         """
         shape = self.program.target_shape if isinstance(self.program, Program) else None
-        return as_samples(x, name, shape, self.source.dtype).to(self.source.device)
+        return as_samples(x, name, shape, self.source.dtype).detach().to(self.source.device)
 
 
 def reprogram(
@@ -166,7 +171,13 @@ def reprogram(
     elif options:
         raise InputError(f"options {sorted(options)} apply only to programs chosen by name")
     if not isinstance(mapping, str):
-        return ReprogrammedModel(source, program, mapping)
+        model = ReprogrammedModel(source, program, mapping)
+        if model.outputs != target.n_classes:
+            raise InputError(
+                f"the mapping gives {model.outputs} outputs, but the target has "
+                f"{target.n_classes} classes: it needs one row for each class"
+            )
+        return model
     if mapping == "identity":
         return ReprogrammedModel(source, program, Identity(target.n_classes))
     if mapping != "frequency":

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mrviz._checks import as_shape
 from mrviz.errors import InputError
 
 LUMA = (0.299, 0.587, 0.114)
@@ -35,7 +36,7 @@ class Placement:
             ("source_shape", self.source_shape),
             ("target_shape", self.target_shape),
         ):
-            if len(shape) != 3:
+            if len(as_shape(shape, name)) != 3:
                 raise InputError(f"{name} must be (channels, height, width), got {shape}")
         c_s, c_t = self.source_shape[0], self.target_shape[0]
         if c_s != c_t and c_t != 1 and (c_s, c_t) != (1, 3):
@@ -44,6 +45,10 @@ class Placement:
                 "anything and colour (3) to grey (1) are defined; convert the images first"
             )
         height, width = self.source_shape[1:]
+        if not all(isinstance(side, int) for side in self.image_size):
+            raise InputError(
+                f"image_size must be a whole number of pixels, got {self.image_size[0]!r}"
+            )
         if min(self.image_size) < 1 or self.image_size[0] > height or self.image_size[1] > width:
             raise InputError(
                 f"an image of {self.image_size[0]}×{self.image_size[1]} pixels does not fit into "

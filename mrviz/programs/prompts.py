@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -151,8 +152,9 @@ class Border(_Prompt):
         )
 
     def _check(self, width: int) -> int:
-        if isinstance(width, bool) or not isinstance(width, int):
+        if isinstance(width, bool) or not isinstance(width, int | np.integer):
             raise InputError(f"width must be a whole number of pixels, got {width!r}")
+        width = int(width)
         if not 1 <= width <= self._widest:
             raise InputError(
                 f"width={width} is outside 1 to {self._widest}, the frame that the image leaves "

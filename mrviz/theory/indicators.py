@@ -68,8 +68,8 @@ def trainability(gram: Gram, spectrum: Spectrum) -> Condition:
     elif spectrum.epsilon <= DOUBLE:
         status = "fails"
         why = (
-            f"{spectrum.order - spectrum.rank:,} of {spectrum.order:,} eigenvalues are zero to "
-            f"double precision (below {floor:.2g})"
+            f"{spectrum.order - spectrum.rank:,} of {spectrum.order:,} eigenvalues are not told "
+            f"from zero even in double precision (below {floor:.2g})"
         )
     else:
         why = (

@@ -98,7 +98,7 @@ def kernel_target_alignment(gram: Gram, spectrum: Spectrum, r: Tensor) -> Alignm
     """
     values = spectrum.eigenvalues
     order, norm = len(values), float(values.norm())
-    if norm == 0:
+    if norm == 0 or not r.any():
         return Alignment(0.0, 0.0, 0.0)
     energy = residual_energy(gram, spectrum, r)
     trace, squares = float(values.sum()), float(values.square().sum())

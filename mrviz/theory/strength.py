@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
+from mrviz._memory import Splitter
 from mrviz.sources import SourceModel
 
 
@@ -34,10 +36,12 @@ def source_strength(source: SourceModel, batch_size: int = 256) -> SourceStrengt
     from scipy.stats import binomtest
 
     x, y = source.test_data
+
+    def run(start: int, stop: int) -> Tensor:
+        return source(x[start:stop].to(source.device, source.dtype)).double().cpu()
+
     with torch.no_grad():
-        logits = torch.cat(
-            [source(part.to(source.device)).double() for part in x.split(batch_size)]
-        ).cpu()
+        logits = Splitter("the forward pass", batch_size)(run, 0, len(x), torch.cat)
     correct = int((logits.argmax(1) == y.cpu()).sum())
     one_hot = functional.one_hot(y.cpu(), source.outputs).double()
     risk = (logits.softmax(1) - one_hot).norm(dim=1).mean()

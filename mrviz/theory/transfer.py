@@ -130,7 +130,8 @@ def transfer_conditions(
         InputError: ``n`` is larger than the training set, or contradicts ``gram``.
     """
     available = len(target.x_train)
-    n = n or (gram.n if gram is not None else available)
+    if n is None:
+        n = gram.n if gram is not None else available
     if not 1 <= n <= available or (gram is not None and gram.n != n):
         raise InputError(
             f"n={n} does not fit: the target has {available} training samples"

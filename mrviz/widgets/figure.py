@@ -6,6 +6,7 @@ from copy import deepcopy
 from threading import RLock
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from mrviz.figures import CONFIG
@@ -16,30 +17,63 @@ class LiveFigure(go.FigureWidget):
 
     def __init__(self, figure: go.Figure) -> None:
         self._write_lock = RLock()
+        self._shown: dict[str, Any] = _parts(figure)
         super().__init__(figure)
         self._config = CONFIG
 
     def show_figure(self, figure: go.Figure) -> None:
-        """Becomes ``figure``: one message where the number of traces stays, a few otherwise."""
+        """Becomes ``figure``; sends what differs from the last one, in one message if it can."""
+        new = _parts(figure)
         with self._write_lock:
+            old, self._shown = self._shown, new
             shown: tuple[Any, ...] = self.data  # type: ignore[has-type]
-            if len(shown) > len(figure.data):
-                self.data = shown = shown[: len(figure.data)]
-            old = len(shown)
+            if len(shown) > len(new["data"]):
+                self.data = shown = shown[: len(new["data"])]
+            if len(new["data"]) > len(shown):  # before the layout, which names their axes
+                self.add_traces(figure.data[len(shown) :])
             with self.batch_update():
-                for mine, new in zip(shown, figure.data[:old], strict=True):
-                    mine.update(new.to_plotly_json(), overwrite=False)
-                new_layout = figure.layout.to_plotly_json()
+                for mine, before, now in zip(shown, old["data"], new["data"], strict=False):
+                    mine.update(_changes(before, now))
+                layout = _changes(old["layout"], new["layout"])
                 for listed in ("shapes", "annotations"):
-                    self.layout[listed] = new_layout.pop(listed, [])
-                self.layout.update(new_layout)
-            if len(figure.data) > old:
-                self.add_traces(figure.data[old:])
+                    if listed in layout:
+                        self.layout[listed] = layout.pop(listed)
+                self.layout.update(layout)
 
-    def get_state(self, *args: Any, **kwargs: Any) -> Any:
-        """Widget state with today's data: plotly refreshes these traits on construction only."""
-        if hasattr(self, "_layout_obj"):
+    def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
+        """Widget state; the whole of it, asked for after a reload, with today's data.
+
+        plotly refreshes these traits on construction and display only.
+        """
+        if key is None and hasattr(self, "_layout_obj"):
             with self._write_lock:
                 self._trait_values["_widget_data"] = deepcopy(self._data)
                 self._trait_values["_widget_layout"] = deepcopy(self._layout_obj._props)
-        return super().get_state(*args, **kwargs)
+        return super().get_state(key=key, drop_defaults=drop_defaults)
+
+
+def _parts(figure: go.Figure) -> dict[str, Any]:
+    """Traces and layout as dicts that keep arrays as arrays."""
+    return {
+        "data": [trace.to_plotly_json() for trace in figure.data],
+        "layout": figure.layout.to_plotly_json(),
+    }
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The part of a nested dict that differs from another."""
+    result = {}
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            if nested := _changes(before, value):
+                result[key] = nested
+        elif not _same(before, value):
+            result[key] = value
+    return result
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    return bool(a == b)

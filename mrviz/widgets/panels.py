@@ -62,7 +62,7 @@ def error_html(error: Exception) -> str:
     details = "".join(traceback.format_exception(error))
     return (
         f"<div class='mrviz-error' role='alert'>✘ {escape(type(error).__name__)}: "
-        f"{escape(str(error))}. This was not foreseen: change a control to go on; the details "
-        f"help to report it.<details><summary>Details</summary><pre>{escape(details)}</pre>"
-        "</details></div>"
+        f"{escape(str(error)[:300])}. This was not foreseen: change a control to go on; "
+        "the details help to report it."
+        f"<details><summary>Details</summary><pre>{escape(details)}</pre></details></div>"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +33,8 @@ class Worker:
         self._flag = threading.Event()
         self._busy = False
         self._closed = False
+        # A thread that is still inside PyTorch when the interpreter ends would abort it.
+        atexit.register(self.close)
         self._thread = threading.Thread(target=self._loop, name="mrviz-worker", daemon=True)
         self._thread.start()
 
@@ -63,12 +66,15 @@ class Worker:
             return self._changed.wait_for(lambda: not self._busy and self._pending is None, timeout)
 
     def close(self) -> None:
-        """Cancels everything and ends the thread."""
+        """Cancels everything, ends the thread and waits for it a while."""
+        atexit.unregister(self.close)
         with self._changed:
             self._closed = True
             self._pending = None
             self._flag.set()
             self._changed.notify_all()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=10)
 
     def _next(self) -> tuple[Job, threading.Event] | None:
         """Waits for the next job whose delay has passed; ``None`` at the end."""
