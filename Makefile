@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help lab test check bench clean
+.PHONY: help lab test check bench notebooks clean
 .DELETE_ON_ERROR:
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test   run the tests            (ARGS='-k spectrum' selects some)"
 	@echo "make check  formatting, lint, types"
 	@echo "make bench  run every benchmark"
+	@echo "make notebooks  run the notebooks, store their results, take the pictures"
 	@echo "make clean  remove .venv and what tools left behind"
 
 lab: .venv/.lab
@@ -30,6 +31,9 @@ bench: .venv/.lab
 		test -e "$$script" || { echo "There are no benchmarks yet."; break; }; \
 		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); \
 	done
+
+notebooks: .venv/.test
+	@$(BIN)/python tools/render.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,9 +12,10 @@ from torch import nn
 from mrviz._checks import as_device
 from mrviz._progress import CancelFlag, ProgressCallback
 from mrviz.errors import InputError
-from mrviz.programs import ReprogrammedModel, reprogram
+from mrviz.programs import MAPPINGS, PROGRAMS, ReprogrammedModel, reprogram
 from mrviz.sources import SOURCES, SourceModel, load_source
-from mrviz.targets import Target, load_target
+from mrviz.targets import TARGETS, Target, load_target
+from mrviz.targets.options import as_choice, as_count
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 GEOMETRY = frozenset({"source", "input_size", "target", "program", "image_size"})
@@ -71,8 +72,16 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        for name, own, known in (
+            ("source", SourceModel, SOURCES),
+            ("target", Target, TARGETS),
+            ("program", nn.Module, PROGRAMS),
+            ("mapping", (), MAPPINGS),
+            ("dtype", (), DTYPES),
+        ):
+            if not isinstance(getattr(self, name), own):
+                as_choice(getattr(self, name), known, name)
+        as_count(self.seed, "seed", 0)
         if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
             raise InputError(f"n must be a positive number of samples, got {self.n!r}")
 
@@ -80,7 +89,8 @@ class Experiment:
         """The same experiment with other choices; what no longer applies goes to its default.
 
         Another source drops the options of the old one, and another source, target, program or
-        image size drops the capacity, unless they are among the choices.
+        image size drops the capacity, unless they are among the choices. A target of one's own
+        lowers ``n`` to the samples it has.
 
         Raises:
             InputError: a choice that does not exist.
@@ -98,6 +108,8 @@ class Experiment:
             dropped["image_size"] = None
         if GEOMETRY & set(choices):
             dropped["capacity"] = None
+        if isinstance(own := choices.get("target"), Target):
+            dropped["n"] = min(self.n, len(own.x_train))
         return replace(self, **{**dropped, **choices})
 
     def source_options(self) -> dict[str, Any]:
@@ -167,10 +179,19 @@ class Experiment:
             lines.append(f"target = mrviz.load_target({call})")
         else:
             lines.append(f"# target: your own Target {self.target.name!r}")
-        program = repr(self.program) if isinstance(self.program, str) else "program"
-        options = {"mapping": self.mapping, "seed": self.seed, **self.program_options()}
+        options = {"mapping": self.mapping, "seed": self.seed}
+        if isinstance(self.program, str):
+            program = repr(self.program)
+            options |= self.program_options()
+        else:
+            program = "program"
+            lines.append(f"# program: your own {type(self.program).__name__}")
+        lines.append(
+            f"model = mrviz.reprogram(source, target, program={program}, {_call(**options)})"
+        )
+        if program == "program" and self.capacity is not None:
+            lines.append(f"model.capacity = {self.capacity}")
         lines += [
-            f"model = mrviz.reprogram(source, target, program={program}, {_call(**options)})",
             f"x = target.x_train[:{self.n}]",
             f"gram = mrviz.ntk_gram(model, x, {_call(**kernel)}{precision})",
             "print(mrviz.spectrum(gram))",
@@ -189,12 +210,13 @@ class Experiment:
             parts[0] += f" depth {self.depth}"
         if self.weights == "random" or (spec and not spec.pretrained and not self.trained_on):
             parts[0] += " (random)"
-        parts.append(self.program if isinstance(self.program, str) else "own program")
+        program = self.program if isinstance(self.program, str) else "own program"
+        parts.append(program.replace("_", " + "))
         if self.capacity is not None:
             parts[1] += f" {self.capacity}"
         if self.reduce != "full":
             parts.append(str(self.reduce))
-        return " · ".join(parts).replace("_", " + ")
+        return " · ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """The choices as plain values; objects by name."""

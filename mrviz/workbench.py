@@ -125,7 +125,9 @@ class Workbench:
             capacity = experiment.capacity
             model.capacity = model.program.capacity_range[1] if capacity is None else capacity
         elif experiment.capacity is not None:
-            raise InputError(f"program {experiment.program!r} has no capacity to choose")
+            name = experiment.program
+            name = repr(name) if isinstance(name, str) else type(name).__name__
+            raise InputError(f"program {name} has no capacity to choose: leave capacity out")
         return model
 
     def run(
@@ -161,7 +163,8 @@ class Workbench:
         """Results at every capacity of the program, from one Jacobian pass."""
         started = time.perf_counter()
         model = self.model(experiment, progress, cancel)
-        if model.capacity is None:
+        program = model.program
+        if model.capacity is None or not (isinstance(program, Program) and program.closed_form):
             return
         x = self._target(experiment).x_train[: experiment.n]
         grams = capacity_grams(
@@ -225,6 +228,9 @@ class Workbench:
         )
         if result.exact:
             self._results.put(experiment, result)
+            if program and program.capacity_range and model.capacity == program.capacity_range[1]:
+                # The largest is also what is meant where no capacity is chosen.
+                self._results.put(replace(experiment, capacity=None), result)
         return result
 
     def _gather(

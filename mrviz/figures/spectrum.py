@@ -31,14 +31,12 @@ class Curve:
         spectrum: the eigenvalues.
         energy: share of the residual in each eigenspace, (N,), or ``None``.
         visible: whether it is shown.
-        faded: drawn dim, because newer values are being computed.
     """
 
     name: str
     spectrum: Spectrum
     energy: object | None = None
     visible: bool = True
-    faded: bool = False
 
 
 def spectrum_figure(
@@ -109,9 +107,8 @@ def _traces(curve: Curve, color: str, *, current: bool) -> list[go.Scatter]:
     values = spec.eigenvalues.cpu().numpy()
     index = np.arange(1, len(values) + 1, dtype=np.int32)
     rank = spec.rank
-    opacity = 0.35 if curve.faded else 1.0
     shown = np.maximum(values, max(spec.floor * LOWEST, 1e-300)).astype(np.float64)
-    shared = {"visible": curve.visible, "opacity": opacity, "legendgroup": curve.name}
+    shared = {"visible": curve.visible, "legendgroup": curve.name}
     hover = "k = %{x}<br>λ<sub>k</sub> = %{y:.4g}<extra>%{fullData.name}</extra>"
     hidden = "k = %{x}<br>not resolved: below the noise floor<extra>%{fullData.name}</extra>"
     line = {"color": color, "width": 2.5 if current else 1.5}
@@ -151,7 +148,7 @@ def _traces(curve: Curve, color: str, *, current: bool) -> list[go.Scatter]:
                 mode="lines",
                 yaxis="y2",
                 name=f"{curve.name}, residual energy",
-                line={"color": color, "width": 1},
+                line={"color": color if current else translucent(color, 0.35), "width": 1},
                 hovertemplate="k = %{x}<br>share of the residual = %{y:.3g}"
                 "<extra>%{fullData.name}</extra>",
                 showlegend=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import local
 from typing import Any
 
 import ipywidgets as w
@@ -14,6 +15,9 @@ from mrviz.experiment import DTYPES, GEOMETRY, Experiment
 from mrviz.programs import PROGRAMS
 from mrviz.sources import SOURCES, SourceModel
 from mrviz.targets import TARGETS, Target
+
+NONE = ""
+"""Stands for ``None`` in dropdowns, which take ``None`` for "nothing selected"."""
 
 SIZES = (4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224)
 
@@ -28,7 +32,7 @@ class Controls:
 
     def __init__(self, experiment: Experiment, on_change: Callable[[str], None]) -> None:
         self._on_change = on_change
-        self._quiet = 0
+        self._quiet = local()  # a silent change in one thread must not hide the user's in another
         self.widgets = self._make()
         self.box = self._arrange()
         self.set(experiment)
@@ -38,13 +42,16 @@ class Controls:
     @property
     def experiment(self) -> Experiment:
         """The experiment that the controls show."""
-        value = {name: widget.value for name, widget in self.widgets.items()}
+        value: dict[str, Any] = {
+            name: None if widget.value == NONE else widget.value
+            for name, widget in self.widgets.items()
+        }
         chosen: dict[str, Any] = {
             key: value[key]
             for key in ("source", "target", "program", "mapping", "reduce", "dtype", "device")
         }
         for key in ("depth", "groups", "width", "input_size"):
-            chosen[key] = value[key] if key in self._source_options() else None
+            chosen[key] = value[key] if self._applies(key) else None
         if "weights" in self._source_options():
             chosen["weights"] = value["weights"]
         elif "trained_on" in self._source_options():
@@ -63,11 +70,12 @@ class Controls:
                 value = getattr(experiment, key)
                 if value is not None:
                     self._set_slider(key, value)
+            self._show_width()
             weights = experiment.trained_on if self._trains() else experiment.weights
             if weights is not None:
                 self._offer("weights", weights)
-            self._set_slider("n", experiment.n)
             self._refresh_target()
+            self._set_slider("n", experiment.n)
             for key in ("image_size", "mapping", "reduce", "dtype", "device"):
                 self._offer(key, getattr(experiment, key))
             self.widgets["seed"].value = experiment.seed
@@ -94,14 +102,16 @@ class Controls:
         """Stops listening and closes the widgets."""
         for widget in self.widgets.values():
             widget.unobserve_all()
-        self.box.close_all() if hasattr(self.box, "close_all") else self.box.close()
+        close_tree(self.box)
 
     def _changed(self, name: str) -> None:
-        if self._quiet:
+        if getattr(self._quiet, "depth", 0):
             return
         with self._silence():
             if name == "source":
                 self._refresh_source()
+            if name in ("source", "depth"):
+                self._show_width()
             if name in ("source", "target", "input_size", "program"):
                 self._refresh_target()
             if name in GEOMETRY:
@@ -114,11 +124,11 @@ class Controls:
 
     @contextmanager
     def _silence(self) -> Iterator[None]:
-        self._quiet += 1
+        self._quiet.depth = getattr(self._quiet, "depth", 0) + 1
         try:
             yield
         finally:
-            self._quiet -= 1
+            self._quiet.depth -= 1
 
     def _make(self) -> dict[str, Any]:
         def dropdown(label: str, options: Any, tooltip: str) -> w.Dropdown:
@@ -139,7 +149,7 @@ class Controls:
                 [(spec.label, name) for name, spec in SOURCES.items()],
                 "The frozen model in the middle",
             ),
-            "weights": dropdown("Weights", [("random", None)], "Trained or random weights"),
+            "weights": dropdown("Weights", [("random", NONE)], "Trained or random weights"),
             "depth": slider("Depth", 1, 6, "Level of the family"),
             "groups": slider("Groups", 1, 4, "Groups of layers"),
             "width": slider("Width", 1, 512, "Channels or hidden units"),
@@ -157,7 +167,7 @@ class Controls:
             ),
             "capacity": slider("Capacity", 1, 64, "How much of the program is trainable", True),
             "image_size": dropdown(
-                "Image size inside the frame", [("own size", None)], "Resize the image first"
+                "Image size inside the frame", [("own size", NONE)], "Resize the image first"
             ),
             "mapping": dropdown(
                 "Output mapping",
@@ -203,6 +213,14 @@ class Controls:
         source = self.widgets["source"].value
         return SOURCES[source].options if isinstance(source, str) else ()
 
+    def _applies(self, option: str) -> bool:
+        linear = self.widgets["source"].value == "dnn" and self.widgets["depth"].value == 1
+        return option in self._source_options() and not (linear and option == "width")
+
+    def _show_width(self) -> None:
+        """A DNN of depth 1 is linear and has no width."""
+        self.widgets["width"].layout.display = None if self._applies("width") else "none"
+
     def _trains(self) -> bool:
         return "trained_on" in self._source_options()
 
@@ -226,7 +244,7 @@ class Controls:
         weights.layout.display = None if isinstance(source, str) else "none"
         if self._trains():
             trained = [(f"trained on {spec.label}", name) for name, spec in TARGETS.items()]
-            weights.options = [("random", None), *trained]
+            weights.options = [("random", NONE), *trained]
         elif isinstance(source, str):
             weights.options = [(c, c) for c in SOURCES[source].choices["weights"]]
         weights.value = weights.options[0][1]
@@ -236,11 +254,15 @@ class Controls:
         target, source = self.widgets["target"].value, self.widgets["source"].value
         if isinstance(target, Target):
             shape, classes, available = target.shape, target.classes, len(target.x_train)
+            fewest = min(len(classes), available) if target.is_classification else 1
         else:
             spec = TARGETS[target]
-            shape, classes, available = spec.shape, spec.classes, 10_000
-        self.widgets["n"].min = min(len(classes), self.widgets["n"].max)
-        self.widgets["n"].max = max(min(256, available), self.widgets["n"].value)
+            shape, classes, available = spec.shape, spec.classes, spec.n_samples
+            fewest = len(classes)
+        n = self.widgets["n"]
+        most = min(max(256, n.value), available)
+        n.min, n.max = min(n.min, fewest), max(n.max, most)
+        n.min, n.max = fewest, most
         reduce = self.widgets["reduce"]
         kept = reduce.value
         reduce.options = [
@@ -259,16 +281,17 @@ class Controls:
         )
         own = shape[-1]
         sizes = [(f"{size} × {size}", size) for size in SIZES if size < side]
-        fits = [(f"own size, {own} × {own}", None)] if own < side else []
+        fits = [(f"own size, {own} × {own}", NONE)] if own < side else []
         kept = control.value
-        control.options = [*fits, *sizes] or [("own size", None)]
+        control.options = [*fits, *sizes] or [("own size", NONE)]
         values = [value for _, value in control.options]
         largest = max((size for _, size in sizes if 4 * size <= 3 * side), default=values[0])
-        control.value = kept if kept in values else None if fits else largest
+        control.value = kept if kept in values else NONE if fits else largest
 
     def _offer(self, name: str, value: Any) -> None:
         """Selects a value in a dropdown, which learns it if it is new."""
         control = self.widgets[name]
+        value = NONE if value is None else value
         if value not in [known for _, known in control.options]:
             label = getattr(value, "name", None) or (
                 type(value).__name__ if isinstance(value, nn.Module) else str(value)
@@ -282,8 +305,18 @@ class Controls:
         slider.value = value
 
 
-def _devices() -> list[tuple[str, str | None]]:
-    found: list[tuple[str, str | None]] = [("CPU", None)]
+def close_tree(widget: w.Widget) -> None:
+    """Closes a widget and everything inside it; ``Widget.close_all`` would close every widget."""
+    for child in getattr(widget, "children", ()):
+        close_tree(child)
+    for part in ("layout", "style"):
+        if isinstance(model := getattr(widget, part, None), w.Widget):
+            model.close()
+    widget.close()
+
+
+def _devices() -> list[tuple[str, str]]:
+    found = [("CPU", NONE)]
     for k in range(torch.cuda.device_count()):
         found.append((f"{torch.cuda.get_device_name(k)} (cuda:{k})", f"cuda:{k}"))
     return found

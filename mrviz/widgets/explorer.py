@@ -18,7 +18,7 @@ from mrviz.experiment import Experiment
 from mrviz.figures import CONFIG, Curve, Theme, spectrum_figure
 from mrviz.ntk import Gram
 from mrviz.widgets.bridge import PageBridge
-from mrviz.widgets.controls import Controls
+from mrviz.widgets.controls import Controls, close_tree
 from mrviz.widgets.figure import LiveFigure
 from mrviz.widgets.panels import conditions_html, formulas_tex, statistics_html
 from mrviz.widgets.pins import Pins
@@ -79,9 +79,10 @@ class Explorer:
         self._bridge = PageBridge(self._export)
         self._bridge.observe(lambda _: self._redraw(), "theme")
         self._figure = LiveFigure(spectrum_figure([]))
+        self._frame = w.VBox([self._figure])
         self._statistics, self._conditions, self._program = w.HTML(), w.HTML(), w.HTML()
         self._formulas = w.HTMLMath()
-        self._worker = Worker(self._failed, self._finished)
+        self._worker = Worker(self._job_failed, self._finished)
         self.widget = self._arrange()
         self._request(self._wanted)
 
@@ -107,7 +108,7 @@ class Explorer:
     @property
     def pinned(self) -> dict[str, Result]:
         """Pinned results by name."""
-        return {pin.name.value: pin.result for pin in self._pins.items}
+        return {name: pin.result for name, pin in self._pins.named().items()}
 
     def set(self, **choices: Any) -> Explorer:
         """Changes choices by name, as the controls would; returns the Explorer itself."""
@@ -141,9 +142,7 @@ class Explorer:
         self._bridge.unobserve_all()
         self._controls.close()
         self._pins.close()
-        self._figure.close()
-        self._bridge.close()
-        self.widget.close()
+        close_tree(self.widget)
 
     def __repr__(self) -> str:
         return f"Explorer({self._controls.experiment.label()})"
@@ -156,7 +155,7 @@ class Explorer:
         pin.layout.width = "70px"
         pin.on_click(lambda _: self._pin_clicked())
         preset = w.Dropdown(
-            options=[("Presets…", None), *((name, name) for name in PRESETS)],
+            options=[("Presets…", ""), *((name, name) for name in PRESETS)],
             tooltip="Ready-made comparisons",
         )
         preset.layout.width = "210px"
@@ -170,7 +169,7 @@ class Explorer:
                 toolbar,
                 self._status.box,
                 self._statistics,
-                self._figure,
+                self._frame,
                 self._pins.box,
                 self._program,
                 self._conditions,
@@ -193,29 +192,33 @@ class Explorer:
         self.pin()
 
     @_reported
-    def _preset_chosen(self, name: str | None, control: w.Dropdown) -> None:
-        if name is None:
+    def _preset_chosen(self, name: str, control: w.Dropdown) -> None:
+        if not name:
             return
-        control.value = None
+        control.value = ""
         *pinned, (_, last) = PRESETS[name]
-        self._controls.set(last)
-        self._wanted = self._controls.experiment
-        self._start(partial(self._run_preset, pinned, self._wanted), self._wanted, 0.0)
+        with self._lock:
+            self._controls.set(last)
+            self._wanted = wanted = self._controls.experiment
+            self._start(partial(self._run_preset, pinned, wanted), wanted, 0.0)
 
     def _request(self, experiment: Experiment, delay: float = 0.0) -> None:
         """Shows what is cached at once; starts the work for what is not."""
-        self._wanted = experiment
-        known = self._bench.cached(experiment)
-        family = replace(experiment, capacity=None)
-        if known is not None:
-            if self._active != family:
-                self._worker.cancel()
-            self._display(known, None)
-            if self._active == family or not self._missing(known, family):
-                if not self._worker.busy:
+        with self._lock:  # a result that arrives meanwhile must not be taken for what is wanted
+            self._wanted = experiment
+            known = self._bench.cached(experiment)
+            family = replace(experiment, capacity=None)
+            if known is not None:
+                if self._active != family:
+                    self._worker.cancel()
+                    self._active = None
+                self._display(known, None)
+                if self._active == family:
+                    return
+                if not self._missing(known, family):
                     self._finished(True)
-                return
-        self._start(partial(self._compute, experiment), experiment, delay)
+                    return
+            self._start(partial(self._compute, experiment), experiment, delay)
 
     def _start(
         self, job: Callable[[threading.Event], None], experiment: Experiment, delay: float
@@ -233,10 +236,9 @@ class Explorer:
     def _compute(self, experiment: Experiment, flag: threading.Event) -> None:
         """A sketch, then the exact result, then all other capacities for instant dragging."""
         run = partial(self._bench.run, progress=self._status.progress, cancel=flag)
-        if self._bench.cached(experiment) is None:
-            if experiment.n > 1.5 * SKETCH:
-                self._display(run(experiment, n=SKETCH), flag, experiment)
-            self._display(run(experiment), flag, experiment)
+        if self._bench.cached(experiment) is None and experiment.n > 1.5 * SKETCH:
+            self._display(run(experiment, n=SKETCH), flag, experiment)
+        self._display(run(experiment), flag, experiment)
         family = replace(experiment, capacity=None)
         if family in self._swept:
             return
@@ -279,6 +281,7 @@ class Explorer:
 
     def _show_panels(self, *, dim: bool = False) -> None:
         with self._lock:
+            (self._frame.add_class if dim else self._frame.remove_class)("mrviz-dim")
             result = self._result
             if result is None:
                 return
@@ -309,11 +312,9 @@ class Explorer:
             name = result.experiment.label()
             name += "" if result.exact else f" (sketch: {result.n} samples)"
             curves.append(Curve(f"now: {name}", result.spectrum, result.energy.numpy()))
-        for pin in self._pins.items:
+        for name, pin in self._pins.named().items():
             found = pin.result
-            curves.append(
-                Curve(pin.name.value, found.spectrum, found.energy.numpy(), pin.shown.value)
-            )
+            curves.append(Curve(name, found.spectrum, found.energy.numpy(), pin.shown.value))
         return curves
 
     @_reported
@@ -338,18 +339,26 @@ class Explorer:
         self._active = None
         self._status.error(error)
 
+    def _job_failed(self, error: Exception) -> None:
+        with self._lock:
+            if not self._worker.waiting:  # else it failed for something nobody wants any more
+                self._failed(error)
+
     def _finished(self, completed: bool) -> None:
         """The worker has nothing left to do."""
-        if not completed or self._result is None:
-            return
-        self._active = None
-        info = self._result.info
-        notes = "".join(f"; {note}" for note in info.notes)
-        self._status.idle(
-            f"{self._result.n} samples, {info.method} kernel in {info.dtype} on {info.device}, "
-            f"{self._result.seconds:.1f} s{notes}"
-        )
+        with self._lock:
+            result = self._result
+            if not completed or result is None or self._worker.waiting:
+                return
+            self._active = None
+            info = result.info
+            notes = "".join(f"; {note}" for note in info.notes)
+            self._status.idle(
+                f"{result.n} samples, {info.method} kernel in {info.dtype} on {info.device}, "
+                f"{result.seconds:.1f} s{notes}"
+            )
 
+    @_reported
     def _export(self, form: str) -> tuple[str, str, str] | None:
         """File name, MIME type and text of what is shown; errors go to the status line."""
         result = self._result

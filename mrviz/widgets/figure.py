@@ -35,9 +35,10 @@ class LiveFigure(go.FigureWidget):
                 for mine, before, now in zip(shown, old["data"], new["data"], strict=False):
                     mine.update(_changes(before, now))
                 layout = _changes(old["layout"], new["layout"])
-                for listed in ("shapes", "annotations"):
-                    if listed in layout:
-                        self.layout[listed] = layout.pop(listed)
+                for whole in ("shapes", "annotations", "template"):  # an update would mix them
+                    if whole in layout:
+                        self.layout[whole] = new["layout"].get(whole)
+                        del layout[whole]
                 self.layout.update(layout)
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
@@ -61,8 +62,8 @@ def _parts(figure: go.Figure) -> dict[str, Any]:
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """The part of a nested dict that differs from another."""
-    result = {}
+    """The part of a nested dict that differs from another; ``None`` for what is gone."""
+    result: dict[str, Any] = dict.fromkeys(old.keys() - new.keys())
     for key, value in new.items():
         before = old.get(key)
         if isinstance(value, dict) and isinstance(before, dict):
@@ -75,5 +76,7 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return np.array_equal(a, b)
+        a, b = np.asarray(a), np.asarray(b)
+        gaps = a.dtype.kind == b.dtype.kind == "f"  # NaN, where a line is interrupted
+        return np.array_equal(a, b, equal_nan=gaps)
     return bool(a == b)

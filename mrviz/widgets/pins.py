@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import ipywidgets as w
 
 from mrviz.figures import PALETTE
+from mrviz.widgets.controls import close_tree
 from mrviz.workbench import Result
 
 MOST = len(PALETTE) - 1
@@ -58,6 +59,17 @@ class Pins:
         shown.observe(lambda _: self._on_change(), "value")
         self._arrange()
 
+    def named(self) -> dict[str, Pin]:
+        """The pins by name; one that has an earlier pin's name gets a number."""
+        found: dict[str, Pin] = {}
+        for pin in self.items:
+            name, number = pin.name.value, 1
+            while name in found:
+                number += 1
+                name = f"{pin.name.value} ({number})"
+            found[name] = pin
+        return found
+
     def remove(self, pin: Pin) -> None:
         """Removes one pin."""
         self._drop(pin)
@@ -79,5 +91,9 @@ class Pins:
             pin.swatch.value = (
                 f"<span class='mrviz-swatch' style='background:{PALETTE[k % len(PALETTE)]}'></span>"
             )
-        self.box.children = [pin.row for pin in self.items]
+        before = self.box.children
+        self.box.children = rows = [pin.row for pin in self.items]
+        for row in before:
+            if row not in rows:
+                close_tree(row)
         self._on_change()

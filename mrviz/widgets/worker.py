@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from typing import Any
 
 from mrviz.errors import Cancelled
 
@@ -43,6 +45,12 @@ class Worker:
         """Whether a job runs or waits."""
         with self._changed:
             return self._busy or self._pending is not None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a job waits for its turn."""
+        with self._changed:
+            return self._pending is not None
 
     def submit(self, job: Job, delay: float = 0.0) -> None:
         """Starts a job after ``delay`` seconds, unless a newer one comes in the meantime."""
@@ -105,9 +113,17 @@ class Worker:
                 pass
             except Exception as error:
                 if not flag.is_set():
-                    self._on_error(error)
+                    _tell(self._on_error, error)
             if self._pending is None and not self._closed:
-                self._on_idle(finished)
+                _tell(self._on_idle, finished)
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
+
+
+def _tell(callback: Callable[[Any], None], news: Any) -> None:
+    """Calls a callback; one that fails must not end the thread and all later work with it."""
+    try:
+        callback(news)
+    except Exception:
+        traceback.print_exc()

@@ -1,0 +1,304 @@
+"""The controls: an experiment in, the same experiment out, and what is offered when."""
+
+import threading
+from dataclasses import fields, replace
+
+import ipywidgets as w
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import mrviz
+from mrviz.experiment import Experiment
+from mrviz.programs import MAPPINGS, PROGRAMS
+from mrviz.sources import SOURCES
+from mrviz.targets import TARGETS
+from mrviz.widgets.controls import Controls
+
+SMALL = Experiment(source="dnn", depth=2, width=16, input_size=12, target="digits", n=20)
+
+
+def ignore(_):
+    pass
+
+
+def values(control):
+    return [value for _, value in control.options]
+
+
+def hidden(control):
+    return control.layout.display == "none"
+
+
+@pytest.fixture
+def changes():
+    return []
+
+
+@pytest.fixture
+def controls(changes):
+    controls = Controls(SMALL, changes.append)
+    yield controls
+    controls.close()
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """One set of controls for all examples: whatever they showed before must not matter."""
+    controls = Controls(Experiment(), ignore)
+    yield controls
+    controls.close()
+
+
+@pytest.fixture
+def own_source():
+    torch.manual_seed(0)
+    return mrviz.SourceModel(nn.Sequential(nn.Flatten(), nn.Linear(144, 5)), (1, 12, 12), name="me")
+
+
+@pytest.fixture
+def own_target():
+    x = torch.rand(30, 1, 6, 6)
+    return mrviz.Target(x[:18], torch.arange(18) % 3, x[18:], torch.arange(12) % 3, name="mine")
+
+
+@st.composite
+def experiments(draw):
+    source = draw(st.sampled_from(sorted(SOURCES)))
+    chosen = {"source": source, "input_size": draw(st.integers(32, 300))}
+    if SOURCES[source].pretrained:
+        chosen["weights"] = draw(st.sampled_from(["pretrained", "random"]))
+    else:
+        chosen["depth"] = draw(st.integers(1, 9))
+        if (source, chosen["depth"]) != ("dnn", 1):
+            chosen["width"] = draw(st.integers(1, 3000))
+        if source in ("vgg", "resnet"):
+            chosen["groups"] = draw(st.integers(1, 6))
+        chosen["trained_on"] = draw(st.sampled_from([None, *TARGETS]))
+    program = draw(st.sampled_from(sorted(PROGRAMS)))
+    if program in ("border", "linear_border"):
+        chosen["image_size"] = draw(st.none() | st.integers(1, 60))
+        chosen["capacity"] = draw(st.none() | st.integers(1, 90))
+    return Experiment(
+        target=draw(st.sampled_from(sorted(TARGETS))),
+        n=draw(st.integers(1, 900)),
+        program=program,
+        mapping=draw(st.sampled_from(MAPPINGS)),
+        reduce=draw(st.sampled_from(["full", "trace", "sum", 0, 7])),
+        dtype=draw(st.sampled_from(["float32", "float64"])),
+        seed=draw(st.integers(0, 2**31 - 1)),
+        **chosen,
+    )
+
+
+@given(experiments())
+def test_what_is_set_is_what_is_shown(shared, experiment):
+    shared.set(experiment)
+    assert shared.experiment == experiment
+
+
+def test_defaults_are_filled_in_and_stay(controls):
+    controls.set(Experiment())
+    shown = controls.experiment
+    assert (shown.input_size, shown.weights) == (64, "pretrained")
+    assert replace(shown, input_size=None, weights=None) == Experiment()
+    controls.set(shown)
+    assert controls.experiment == shown
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES))
+def test_options_that_do_not_apply_are_hidden_and_none(controls, source):
+    controls.widgets["source"].value = source
+    shown = controls.experiment
+    for option in ("depth", "groups", "width", "input_size"):
+        applies = option in SOURCES[source].options
+        assert hidden(controls.widgets[option]) is not applies
+        assert (getattr(shown, option) is not None) is applies
+    if SOURCES[source].pretrained:
+        assert (shown.weights, shown.trained_on) == ("pretrained", None)
+    else:
+        assert (shown.weights, shown.trained_on) == (None, None)
+        controls.widgets["weights"].value = "digits"
+        assert controls.experiment.trained_on == "digits"
+
+
+def test_a_dnn_of_depth_one_has_no_width(controls):
+    controls.widgets["depth"].value = 1
+    assert hidden(controls.widgets["width"]) and controls.experiment.width is None
+    controls.widgets["depth"].value = 2
+    assert not hidden(controls.widgets["width"]) and controls.experiment.width == 16
+
+
+@pytest.mark.parametrize("program", sorted(PROGRAMS))
+def test_image_size_belongs_to_borders(controls, program):
+    controls.set(replace(SMALL, image_size=6))
+    controls.widgets["program"].value = program
+    border = "border" in program
+    assert hidden(controls.widgets["image_size"]) is not border
+    assert controls.experiment.image_size == (6 if border else None)
+
+
+@pytest.mark.parametrize(("target", "own"), [("digits", 8), ("mnist-5k", 28)])
+@pytest.mark.parametrize("side", [8, 9, 12, 28, 29, 64])
+def test_only_image_sizes_that_fit_are_offered(controls, target, own, side):
+    controls.widgets["target"].value = target
+    controls.widgets["input_size"].value = side
+    offered = [value or own for value in values(controls.widgets["image_size"])]
+    assert offered != [] and max(offered) < side
+    assert (own in offered) is (own < side)
+    chosen = controls.experiment.image_size
+    assert (own if chosen is None else chosen) < side
+    mrviz.programs.Border((1, side, side), (1, own, own), image_size=chosen)  # it can be built
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("source", "cnn"),
+        ("target", "mnist-5k"),
+        ("program", "linear"),
+        ("image_size", 6),
+        ("input_size", 16),
+    ],
+)
+def test_no_capacity_after_a_change_of_geometry_until_it_is_known(controls, name, value):
+    controls.show_capacity("trainable frame width (pixels)", (1, 6), 4)
+    assert controls.experiment.capacity == 4
+    controls.widgets[name].value = value
+    assert controls.experiment.capacity is None and controls.widgets["capacity"].disabled
+    controls.show_capacity("rank", (2, 9), 8)
+    slider = controls.widgets["capacity"]
+    assert controls.experiment.capacity == 8
+    assert (slider.min, slider.max, slider.disabled) == (2, 9, False)
+    assert "rank" in slider.description
+
+
+@pytest.mark.parametrize("name", ["seed", "n", "depth", "width"])
+def test_other_changes_keep_the_capacity(controls, name):
+    controls.show_capacity("trainable frame width (pixels)", (1, 6), 4)
+    controls.widgets[name].value += 1
+    assert controls.experiment.capacity == 4
+
+
+def test_any_range_follows_any_other(controls):
+    for span, value in [((1, 2), 2), ((50, 90), 70), ((1, 1), 1), ((3, 500), 3), ((1, 18), 9)]:
+        controls.show_capacity("pixels", span, value)
+        slider = controls.widgets["capacity"]
+        assert (slider.min, slider.max, slider.value) == (*span, value)
+
+
+def test_a_program_without_capacity(controls):
+    controls.show_capacity(None, None, None)
+    assert controls.widgets["capacity"].disabled and controls.experiment.capacity is None
+    assert "none" in controls.widgets["capacity"].description
+
+
+def test_own_objects_are_offered_and_selected(controls, own_source, own_target):
+    program = mrviz.programs.Linear((1, 12, 12), (1, 6, 6))
+    controls.set(Experiment(source=own_source, target=own_target, program=program, n=18))
+    shown = controls.experiment
+    assert (shown.source, shown.target, shown.program) == (own_source, own_target, program)
+    assert [hidden(controls.widgets[k]) for k in ("depth", "width", "groups", "input_size")] == [
+        True
+    ] * 4
+    assert {value for value in values(controls.widgets["reduce"]) if value in (0, 1, 2, 3)} == {
+        0,
+        1,
+        2,
+    }
+    labels = {name: controls.widgets[name].label for name in ("source", "target", "program")}
+    assert labels == {"source": "me", "target": "mine", "program": "Linear"}
+    controls.widgets["source"].value = "cnn"
+    assert own_source in values(controls.widgets["source"])
+    controls.widgets["source"].value = own_source
+    assert controls.experiment.source is own_source
+
+
+def test_choosing_a_small_target_lowers_n_to_what_it_has(controls, changes, own_target):
+    controls.set(replace(SMALL, target=own_target, n=18))
+    controls.widgets["target"].value = "mnist-5k"
+    controls.widgets["n"].value = 200
+    controls.widgets["target"].value = own_target
+    assert controls.experiment.n == 18 and controls.widgets["n"].min == 3
+
+
+def test_a_regression_target_with_more_outputs_than_samples(controls):
+    x = torch.rand(8, 1, 6, 6)
+    target = mrviz.Target(x[:5], torch.rand(5, 20), x[5:], torch.rand(3, 20))
+    controls.set(replace(SMALL, target=target, mapping="identity", n=5))
+    assert controls.experiment.n == 5
+
+
+def test_a_class_that_the_new_target_lacks_is_deselected(controls, own_target):
+    controls.set(replace(SMALL, target=own_target, n=18))
+    controls.widgets["target"].value = "digits"
+    controls.widgets["reduce"].value = 7
+    controls.widgets["target"].value = own_target
+    assert controls.experiment.reduce == "full"
+
+
+def test_every_choice_has_a_control_with_description_and_tooltip(controls):
+    names = {f.name for f in fields(Experiment)} - {"trained_on"}  # shares "weights"
+    assert set(controls.widgets) == names
+    for source in SOURCES:
+        controls.widgets["source"].value = source
+        for widget in controls.widgets.values():
+            assert widget.description.strip() and widget.tooltip.strip()
+
+
+def test_on_change_once_for_each_change_by_the_user(controls, changes):
+    for name, value in [
+        ("source", "vgg"),
+        ("groups", 1),
+        ("weights", "digits"),
+        ("target", "mnist-5k"),
+        ("input_size", 40),
+        ("program", "linear"),
+        ("program", "border"),
+        ("image_size", 16),
+        ("n", 33),
+        ("reduce", "trace"),
+        ("dtype", "float64"),
+        ("mapping", "identity"),
+        ("seed", 5),
+        ("capacity", 3),
+    ]:
+        changes.clear()
+        controls.widgets[name].value = value
+        assert changes == [name]
+
+
+def test_set_and_show_capacity_are_silent(controls, changes):
+    controls.set(Experiment(source="resnet", target="mnist-5k", n=100, program="linear", seed=9))
+    controls.set(SMALL)
+    controls.show_capacity("pixels", (3, 40), 30)
+    controls.show_capacity(None, None, None)
+    assert changes == []
+
+
+def test_silence_in_one_thread_does_not_swallow_the_users_change(controls, changes):
+    inside, go_on = threading.Event(), threading.Event()
+
+    def hold(_):
+        inside.set()
+        assert go_on.wait(10)
+
+    controls.widgets["capacity"].observe(hold, "description")
+    thread = threading.Thread(target=controls.show_capacity, args=("frame", (1, 6), 4))
+    thread.start()
+    assert inside.wait(10)
+    controls.widgets["seed"].value = 3
+    go_on.set()
+    thread.join(10)
+    assert changes == ["seed"]
+
+
+def test_close_leaves_other_widgets_alone(controls, changes):
+    other, bystander = Controls(SMALL, ignore), w.HTML("still here")
+    seed = other.widgets["seed"]
+    other.close()
+    assert seed.comm is None
+    assert bystander.comm is not None and controls.widgets["seed"].comm is not None
+    bystander.close()

@@ -1,0 +1,117 @@
+"""Runs the notebooks, stores their results and takes the pictures of the README.
+
+Needs the ``test`` extra and Chromium. Run it as ``make notebooks``.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from mrviz.lab import jupyter_arguments, jupyter_environment  # noqa: E402
+from tests.browser.conftest import (  # noqa: E402
+    find_chromium,
+    free_port,
+    open_notebook,
+    run_all,
+    server_options,
+    serving,
+)
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+EXPLORER = "01-explorer.ipynb"
+PICTURES = ROOT / "docs" / "images"
+NOTE = "The Explorer as it was when this notebook was stored: run the cell to make it live."
+
+
+def picture_of_the_explorer() -> bytes:
+    """Opens the Explorer's notebook in JupyterLab and photographs it once it is ready."""
+    port, token = free_port(), secrets.token_hex(16)
+    arguments = jupyter_arguments(ROOT / "notebooks" / "none", server_options(port, token))
+    variables = [f"{name}={value}" for name, value in jupyter_environment().items()]
+    command = ["env", *variables, sys.executable, "-m", "jupyterlab", *arguments]
+    with tempfile.TemporaryDirectory() as home, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        page = browser.new_page(device_scale_factor=1.5)
+        with serving(command, port, token, ROOT, Path(home)) as lab:
+            open_notebook(page, lab, EXPLORER, size=(1280, 1500))
+            run_all(page)
+            page.locator(".mrviz-status [data-status=ready]").wait_for(timeout=300_000)
+            page.mouse.move(0, 0)
+            page.wait_for_timeout(500)
+            picture = page.locator(".mrviz").first.screenshot()
+        browser.close()
+    return picture
+
+
+def store(path: Path, picture: bytes) -> None:
+    """Executes a notebook from its paired script and writes it with its results."""
+    notebook = jupytext.read(path.with_suffix(".py"))
+    NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": path.parent}}).execute()
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [_static(output, picture) for output in cell.outputs]
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+    }
+    nbformat.write(notebook, path)
+
+
+def _static(output: Any, picture: bytes) -> Any:
+    """A widget's output as a picture: without a kernel it would show nothing."""
+    if WIDGET not in output.get("data", {}):
+        return output
+    data = {"image/png": base64.b64encode(picture).decode(), "text/plain": NOTE}
+    return nbformat.v4.new_output(
+        output.output_type,
+        data=data,
+        **({"execution_count": output.execution_count} if "execution_count" in output else {}),
+    )
+
+
+def refresh_readme() -> None:
+    """Puts what ``mrviz spectrum`` prints into the README."""
+    command = [sys.executable, "-m", "mrviz.cli", "spectrum"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition("<!-- spectrum -->\n")
+    after = rest.partition("<!-- /spectrum -->")[2]
+    block = f"```console\n$ mrviz spectrum\n{printed}```\n"
+    text = f"{before}<!-- spectrum -->\n{block}<!-- /spectrum -->{after}"
+    readme.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Pictures and README first, then every notebook."""
+    refresh_readme()
+    os.environ["PLOTLY_RENDERER"] = "plotly_mimetype+png"
+    os.environ.setdefault("BROWSER_PATH", find_chromium() or "")
+    picture = picture_of_the_explorer()
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    (PICTURES / "explorer.png").write_bytes(picture)
+    for script in sorted((ROOT / "notebooks").glob("*.py")):
+        print(f"running {script.name}")
+        store(script.with_suffix(".ipynb"), picture)
+
+
+if __name__ == "__main__":
+    main()
