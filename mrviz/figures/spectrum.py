@@ -54,7 +54,12 @@ def spectrum_figure(
         height: in pixels.
     """
     colors = COLORS[theme]
-    axis = {"gridcolor": colors.grid, "zeroline": False, "linecolor": colors.faint}
+    axis = {
+        "gridcolor": colors.grid,
+        "zeroline": False,
+        "linecolor": colors.faint,
+        "visible": bool(curves),
+    }
     traces = [
         trace
         for k, curve in enumerate(curves)
@@ -226,6 +231,7 @@ def _marks(spec: Spectrum, colors: Colors) -> dict[str, Any]:
                 "showarrow": True,
                 "arrowwidth": 1,
                 "arrowcolor": colors.text,
+                "bgcolor": colors.panel,
                 "xref": "x",
                 "x": spec.order,
                 "ax": -60,

@@ -19,12 +19,23 @@ class Colors:
     grid: str
     faint: str
     shade: str
+    panel: str
 
 
 COLORS: dict[Theme, Colors] = {
-    "light": Colors("#24292f", "rgba(0,0,0,0.10)", "rgba(110,110,110,0.55)", "rgba(0,0,0,0.07)"),
+    "light": Colors(
+        text="#24292f",
+        grid="rgba(0,0,0,0.10)",
+        faint="rgba(110,110,110,0.55)",
+        shade="rgba(0,0,0,0.07)",
+        panel="rgba(255,255,255,0.75)",
+    ),
     "dark": Colors(
-        "#e6e6e6", "rgba(255,255,255,0.14)", "rgba(190,190,190,0.55)", "rgba(255,255,255,0.09)"
+        text="#e6e6e6",
+        grid="rgba(255,255,255,0.14)",
+        faint="rgba(190,190,190,0.55)",
+        shade="rgba(255,255,255,0.09)",
+        panel="rgba(17,17,17,0.75)",
     ),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial, wraps
 from typing import Any
@@ -13,11 +14,14 @@ import ipywidgets as w
 import plotly.graph_objects as go
 
 from mrviz._progress import stop_if_cancelled
-from mrviz.errors import InputError
+from mrviz.errors import InputError, MissingDataError
 from mrviz.experiment import Experiment
 from mrviz.figures import CONFIG, Curve, Theme, spectrum_figure
 from mrviz.ntk import Gram
+from mrviz.targets import TARGETS
+from mrviz.targets.raw import load_raw
 from mrviz.widgets.bridge import PageBridge
+from mrviz.widgets.cells import replace_in_cell
 from mrviz.widgets.controls import Controls, close_tree
 from mrviz.widgets.figure import LiveFigure
 from mrviz.widgets.panels import conditions_html, formulas_tex, statistics_html
@@ -27,7 +31,7 @@ from mrviz.widgets.status import StatusLine
 from mrviz.widgets.worker import Worker
 from mrviz.workbench import Result, Workbench
 
-SKETCH = 16
+SKETCH = 12
 """Samples in the sketch that is shown before the exact result."""
 
 DEBOUNCE = 0.15
@@ -53,8 +57,9 @@ def _reported(method: Callable[..., Any]) -> Callable[..., Any]:
 class Explorer:
     """The spectrum of a reprogrammed model's tangent kernel and its transfer conditions, live.
 
-    Display it as the last line of a cell. Everything chosen in it can be read and set by name
-    (``explorer.capacity = 4``), and :attr:`results` holds what it shows.
+    Display it as the last line of a cell; running the cell again replaces it. Everything
+    chosen in it can be read and set by name (``explorer.capacity = 4``), and :attr:`results`
+    holds what it shows.
 
     Args:
         **choices: fields of :class:`~mrviz.experiment.Experiment`: ``source``, ``target``,
@@ -84,6 +89,7 @@ class Explorer:
         self._formulas = w.HTMLMath()
         self._worker = Worker(self._job_failed, self._finished)
         self.widget = self._arrange()
+        replace_in_cell(self)
         self._request(self._wanted)
 
     @property
@@ -246,6 +252,10 @@ class Explorer:
         for _ in sweep:
             stop_if_cancelled(flag, "capacities")
         self._swept.add(family)
+        with suppress(MissingDataError):  # so that another target shows without a wait
+            for name in TARGETS:
+                stop_if_cancelled(flag, name)
+                load_raw(name)
 
     def _run_preset(
         self,

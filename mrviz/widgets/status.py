@@ -41,7 +41,7 @@ class StatusLine:
         """Work has begun."""
         self._busy = True
         self._label = ""
-        self.message.value = f"<span data-status='busy'>⏳ {escape(text)}</span>"
+        self.message.value = f"<span data-status='busy'>… {escape(text)}</span>"
         self.bar.value = 0.0
         self.bar.layout.visibility = "visible"
         self.button.description = "Cancel"
@@ -59,7 +59,7 @@ class StatusLine:
         left = (now - self._since) / share * (1 - share) if share > 0 else 0.0
         wait = f", about {left:.0f} s left" if left >= 1 else ""
         self.message.value = (
-            f"<span data-status='busy'>⏳ {escape(label)}: {done} of {total}{wait}</span>"
+            f"<span data-status='busy'>… {escape(label)}: {done} of {total}{wait}</span>"
         )
         self.bar.value = share
 
@@ -67,7 +67,7 @@ class StatusLine:
         """Nothing is being done; ``stale`` offers to compute what is still missing."""
         self._rest(stale)
         state = "stale" if stale else "ready"
-        icon = "⏸" if stale else "✔"
+        icon = "■" if stale else "✔"
         self.message.value = f"<span data-status='{state}'>{icon} {escape(text)}</span>"
 
     def error(self, error: Exception) -> None:

@@ -164,6 +164,21 @@ def lab(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[Lab]
         yield running
 
 
+@pytest.fixture(autouse=True)
+def fresh_kernels(lab: Lab) -> Iterator[None]:
+    """Shuts all kernels down after a test, so that none meets the widgets of another."""
+    yield
+    headers = {"Authorization": f"token {lab.token}"}
+
+    def ask(path: str, method: str) -> Any:
+        request = urllib.request.Request(f"{lab.url}/api/{path}", method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read() or "null")
+
+    for session in ask("sessions", "GET"):
+        ask(f"sessions/{session['id']}", "DELETE")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     path = find_chromium()

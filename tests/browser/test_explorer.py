@@ -14,6 +14,7 @@ SMALL = (
     "explorer = mrviz.explore(source='dnn', width=64, input_size=24, target='digits', n=40)\n"
     "explorer"
 )
+COUNT = "from ipywidgets.widgets import widget\nlen(widget._instances)"
 
 
 def tiles(page):
@@ -201,6 +202,19 @@ def test_the_figure_survives_a_reload_of_the_page(small):
     wait_until_idle(small)
     assert plot_data(small)["data"][0]["y"] == shown
     assert tiles(small)["parameters p"] == "92"
+
+
+def test_running_the_cell_again_replaces_the_explorer(lab, page):
+    lab.write_notebook("again.ipynb", SMALL, COUNT)
+    open_notebook(page, lab, "again.ipynb", size=(1280, 1200))
+    run_all(page)
+    page.locator(READY).wait_for()
+    first = page.locator(".jp-OutputArea-output").last.inner_text()
+    run_all(page)
+    page.locator(READY).wait_for()
+    assert page.locator(".jp-OutputArea-output").last.inner_text() == first
+    handle(page, "capacity").press("Home")
+    wait_for_parameters(page, "92")
 
 
 def test_presets_compare_experiments(small, screenshot):

@@ -88,7 +88,7 @@ def twins():
 def test_trainability_fails_for_twins_in_double_precision():
     found = mrviz.transfer_conditions(make(), twins())["T2"]
     assert found.status == "fails" and found.value is None
-    assert "3 of 12 eigenvalues are zero to double precision" in found.why
+    assert "3 of 12 eigenvalues are not told from zero even in double" in found.why
 
 
 def test_trainability_is_undecided_for_twins_in_single_precision():
