@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import statistics
 import sys
 import tempfile
@@ -23,15 +22,11 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mrviz.lab import jupyter_arguments, jupyter_environment  # noqa: E402
 from tests.browser.conftest import (  # noqa: E402
     PANEL,
-    Lab,
     find_chromium,
-    free_port,
+    jupyterlab,
     open_notebook,
-    server_options,
-    serving,
 )
 
 READY = ".mrviz-status [data-status=ready]"
@@ -96,19 +91,14 @@ def other_changes(page: Any) -> dict[str, float]:
 
 def main() -> None:
     """Runs all three and prints a table and JSON."""
-    port, token = free_port(), secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         os.environ["MRVIZ_CACHE_DIR"] = f"{folder}/cache"
-        (Path(folder) / "root" / "notebooks").mkdir(parents=True)
         root = Path(folder) / "root"
-        variables = [f"{name}={value}" for name, value in jupyter_environment().items()]
-        arguments = jupyter_arguments(root / "notebooks" / "none", server_options(port, token))
-        command = ["env", *variables, sys.executable, "-m", "jupyterlab", *arguments]
+        root.mkdir()
         browser = driver.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         page = browser.new_page()
         page.set_default_timeout(120_000)
-        with serving(command, port, token, root, Path(folder) / "home") as lab:
-            assert isinstance(lab, Lab)
+        with jupyterlab(root, Path(folder) / "home") as lab:
             lab.write_notebook("explorer.ipynb", "import mrviz\n\nmrviz.explore()")
             open_notebook(page, lab, "explorer.ipynb", size=(1280, 1300))
             page.evaluate(f"() => {PANEL}.activate()")

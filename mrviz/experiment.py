@@ -152,11 +152,12 @@ class Experiment:
         return self.target
 
     def build(self, source: SourceModel, target: Target) -> ReprogrammedModel:
-        """The reprogrammed model of a loaded source and target."""
+        """The reprogrammed model of a loaded source and target; a program of yours is copied."""
+        named = isinstance(self.program, str)
         return reprogram(
             source,
             target,
-            program=self.program,
+            program=self.program if named else copy.deepcopy(self.program),
             mapping=self.mapping,
             seed=self.seed,
             **self.program_options(),

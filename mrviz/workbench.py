@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor
@@ -281,19 +282,22 @@ class Workbench:
 
 
 class _Recent(Generic[T]):
-    """The last few values by key."""
+    """The last few values by key; may be read and written from several threads."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._values: OrderedDict[Any, T] = OrderedDict()
+        self._lock = Lock()
 
     def get(self, key: Any) -> T | None:
-        value = self._values.get(key)
-        if value is not None:
-            self._values.move_to_end(key)
-        return value
+        with self._lock:
+            value = self._values.get(key)
+            if value is not None:
+                self._values.move_to_end(key)
+            return value
 
     def put(self, key: Any, value: T) -> None:
-        self._values[key] = value
-        if len(self._values) > self.size:
-            self._values.popitem(last=False)
+        with self._lock:
+            self._values[key] = value
+            if len(self._values) > self.size:
+                self._values.popitem(last=False)

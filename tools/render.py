@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import os
-import secrets
 import subprocess
 import sys
 import tempfile
@@ -22,14 +21,11 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mrviz.lab import jupyter_arguments, jupyter_environment  # noqa: E402
 from tests.browser.conftest import (  # noqa: E402
     find_chromium,
-    free_port,
+    jupyterlab,
     open_notebook,
     run_all,
-    server_options,
-    serving,
 )
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -40,14 +36,10 @@ NOTE = "The Explorer as it was when this notebook was stored: run the cell to ma
 
 def picture_of_the_explorer() -> bytes:
     """Opens the Explorer's notebook in JupyterLab and photographs it once it is ready."""
-    port, token = free_port(), secrets.token_hex(16)
-    arguments = jupyter_arguments(ROOT / "notebooks" / "none", server_options(port, token))
-    variables = [f"{name}={value}" for name, value in jupyter_environment().items()]
-    command = ["env", *variables, sys.executable, "-m", "jupyterlab", *arguments]
     with tempfile.TemporaryDirectory() as home, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         page = browser.new_page(device_scale_factor=1.5)
-        with serving(command, port, token, ROOT, Path(home)) as lab:
+        with jupyterlab(ROOT, Path(home)) as lab:
             open_notebook(page, lab, EXPLORER, size=(1280, 1500))
             run_all(page)
             page.locator(".mrviz-status [data-status=ready]").wait_for(timeout=300_000)

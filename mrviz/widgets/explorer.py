@@ -295,14 +295,7 @@ class Explorer:
             result = self._result
             if result is None:
                 return
-            note = (
-                ""
-                if result.exact
-                else (
-                    f"Sketch from {result.n} of {result.experiment.n} samples; "
-                    "the exact result follows."
-                )
-            )
+            note = "" if result.exact else f"Sketch: {result.n} of {result.experiment.n} samples."
             self._statistics.value = statistics_html(result, dim=dim)
             self._conditions.value = conditions_html(result.conditions, note=note, dim=dim)
             self._formulas.value = formulas_tex(result.conditions)

@@ -133,6 +133,18 @@ def _wait_for_server(process: subprocess.Popen[bytes], lab: Lab) -> None:
     pytest.fail(f"JupyterLab did not start:\n{lab.log.read_text(errors='replace')[-4000:]}")
 
 
+@contextmanager
+def jupyterlab(root: Path, home: Path) -> Iterator[Lab]:
+    """JupyterLab with the settings of ``mrviz lab`` on ``root``, until the block ends."""
+    (root / "notebooks").mkdir(exist_ok=True)
+    port, token = free_port(), secrets.token_hex(16)
+    arguments = jupyter_arguments(root / "notebooks" / "none", server_options(port, token))
+    variables = [f"{name}={value}" for name, value in jupyter_environment().items()]
+    command = ["env", *variables, sys.executable, "-m", "jupyterlab", *arguments]
+    with serving(command, port, token, root, home) as running:
+        yield running
+
+
 def server_options(port: int, token: str) -> list[str]:
     """What a test needs beyond the settings of ``mrviz lab``."""
     return [
@@ -155,12 +167,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[Lab]
     if (ROOT / "notebooks").is_dir():
         hidden = shutil.ignore_patterns(".*")
         shutil.copytree(ROOT / "notebooks", root / "notebooks", ignore=hidden)
-    (root / "notebooks").mkdir(exist_ok=True)
-    port, token = free_port(), secrets.token_hex(16)
-    arguments = jupyter_arguments(root / "notebooks" / "none", server_options(port, token))
-    variables = [f"{name}={value}" for name, value in jupyter_environment().items()]
-    command = ["env", *variables, sys.executable, "-m", "jupyterlab", *arguments]
-    with serving(command, port, token, root, tmp_path_factory.mktemp("home")) as running:
+    with jupyterlab(root, tmp_path_factory.mktemp("home")) as running:
         yield running
 
 

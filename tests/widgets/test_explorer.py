@@ -192,7 +192,7 @@ def test_a_sketch_comes_first_and_says_so(opened, gate):
     assert gate.entered.acquire(timeout=LONG)
     sketch = explorer.results
     assert not sketch.exact and sketch.n < 40 == sketch.experiment.n
-    assert f"Sketch from {sketch.n} of 40 samples" in html(explorer)
+    assert f"Sketch: {sketch.n} of 40 samples" in html(explorer)
     assert "sketch" in explorer.snapshot().data[0].name
     gate.open()
     assert ready(explorer).results.exact and explorer.results.n == 40
