@@ -143,6 +143,12 @@ class Experiment:
     def load_target(self) -> Target:
         """Loads the target with ``n`` training samples."""
         if not isinstance(self.target, Target):
+            classes = len(TARGETS[self.target].classes)
+            if self.n < classes:
+                raise InputError(
+                    f"n={self.n} samples are too few: {self.target} has {classes} classes, and "
+                    "each needs one"
+                )
             return load_target(self.target, n_train=self.n, seed=self.seed)
         if len(self.target.x_train) < self.n:
             raise InputError(

@@ -157,3 +157,8 @@ def test_plain_values():
     )
     assert Experiment(**SMALL.to_dict()) == SMALL
     assert set(found) == {f.name for f in fields(Experiment)} == set(HELP)
+
+
+def test_fewer_samples_than_classes_are_named_as_the_user_knows_them():
+    with pytest.raises(mrviz.InputError, match="n=5 samples are too few: digits has 10 classes"):
+        Experiment(target="digits", n=5).load_target()
