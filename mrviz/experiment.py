@@ -146,8 +146,8 @@ class Experiment:
             classes = len(TARGETS[self.target].classes)
             if self.n < classes:
                 raise InputError(
-                    f"n={self.n} samples are too few: {self.target} has {classes} classes, and "
-                    "each needs one"
+                    f"n must be at least {classes}, one sample for each class of "
+                    f"{self.target}, got {self.n}"
                 )
             return load_target(self.target, n_train=self.n, seed=self.seed)
         if len(self.target.x_train) < self.n:

@@ -160,5 +160,7 @@ def test_plain_values():
 
 
 def test_fewer_samples_than_classes_are_named_as_the_user_knows_them():
-    with pytest.raises(mrviz.InputError, match="n=5 samples are too few: digits has 10 classes"):
+    with pytest.raises(
+        mrviz.InputError, match="n must be at least 10, one sample for each class of digits, got 5"
+    ):
         Experiment(target="digits", n=5).load_target()
