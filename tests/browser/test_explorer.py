@@ -49,6 +49,12 @@ def wait_for_parameters(page, value):
     page.locator(".mrviz-tile", has_text="parameters p").filter(has_text=value).wait_for()
 
 
+def wait_for_label(page, text):
+    page.wait_for_function(
+        "t => document.querySelector('.js-plotly-plot').data[0].name.includes(t)", arg=text
+    )
+
+
 def wait_for_status(page, condition, status):
     page.locator(f"tr[data-condition={condition}][data-status={status}]").wait_for()
 
@@ -97,6 +103,8 @@ def test_the_notebook_from_opening_to_dragging(lab, page, screenshot, console_er
 def test_an_impossible_choice_says_what_to_do_and_can_be_mended(small, screenshot):
     before = plot_data(small)["data"][0]["y"]
     choose(small, "source", "VGG")
+    wait_for_label(small, "VGG")  # its controls have arrived
+    small.locator(READY).wait_for()
     type_number(small, "groups", 4)
     type_number(small, "input_size", 8)
     alert = small.locator(".mrviz-error[role=alert]")
