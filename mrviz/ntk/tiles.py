@@ -52,6 +52,8 @@ def factor_tiles(
         if used <= room:
             room -= used
             kept[side][k] = result
+        else:
+            room = 0  # the rest is computed when its tiles need it, not now as well
         return result
 
     with Progress(sum(map(len, spans)), "source Jacobians", progress, cancel) as bar:
