@@ -1,8 +1,10 @@
 """Source Jacobians and structured Gram matrices of the target NTK."""
 
+from mrviz.ntk.compute import jacobian_gram, ntk_gram
 from mrviz.ntk.factors import REDUCTIONS, Reduction
-from mrviz.ntk.gram import METHODS, Gram, GramInfo, jacobian_gram, ntk_gram
+from mrviz.ntk.gram import Gram, GramInfo
 from mrviz.ntk.jacobian import JacobianCache, cache, source_jacobian
+from mrviz.ntk.plan import METHODS
 from mrviz.ntk.sweep import capacity_grams
 
 __all__ = [

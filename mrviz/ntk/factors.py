@@ -135,7 +135,10 @@ class Factors:
     ) -> list[list[KernelBlock]]:
         model, program = self.model, self.model.program
         if self.whole:
-            increments = [[KernelBlock(parameter_jacobian(model, model.program, x, self._rows(x)))]]
+            trained = trainable(model)
+            increments = [[KernelBlock(parameter_jacobian(model, trained, x, self._rows(x)))]]
+        elif not trainable(program):
+            increments = [[] for _ in capacities or [None]]
         else:
             with torch.no_grad():
                 u = model.programmed(x)
@@ -147,50 +150,62 @@ class Factors:
                         else program.kernel_increments(x, jacobian, capacities)
                     )
                 else:
-                    pulled = parameter_jacobian(program, program, x, jacobian, self.tick)
+                    pulled = parameter_jacobian(program, trainable(program), x, jacobian, self.tick)
                     increments = [[KernelBlock(pulled)]]
         if self.bare:
             increments = [
                 [KernelBlock(b.factor) for b in blocks if b.features is not None][:1]
                 for blocks in increments
             ]
+        elif not self.whole and trainable(model.head):
+            increments[0].append(self._head_block(x))
+        flat: dict[int, Tensor] = {}  # steps that share a factor go on sharing it
+
+        def flattened(factor: Tensor) -> Tensor:
+            return flat.setdefault(id(factor), self.reduction.flatten(factor))
+
         return [
-            [KernelBlock(self.reduction.flatten(b.factor), b.features) for b in blocks]
-            for blocks in increments
+            [KernelBlock(flattened(b.factor), b.features) for b in blocks] for blocks in increments
         ]
+
+    def _head_block(self, x: Tensor) -> KernelBlock:
+        with torch.no_grad():
+            features = self.model.source(self.model.programmed(x))
+        if self.model.head.bias is not None:
+            features = torch.cat([features, features.new_ones(len(x), 1)], 1)
+        return KernelBlock(self._rows(x), features)
 
     def _rows(self, x: Tensor) -> Tensor:
         return self._cotangents.expand(len(x), -1, -1)
 
 
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a module that training can move, in order."""
+    return [p for p in module.parameters() if p.requires_grad]
+
+
 def parameter_jacobian(
     module: nn.Module,
-    program: nn.Module,
+    parameters: Sequence[nn.Parameter],
     x: Tensor,
     cotangents: Tensor,
     tick: Tick | None = None,
 ) -> Tensor:
-    """Vector-Jacobian products of a module with respect to the program's parameters.
+    """Vector-Jacobian products of a module with respect to some of its parameters.
 
     Args:
         module: maps x (n, …) to outputs (n, *output_shape); treats samples independently.
-        program: whose trainable parameters are differentiated.
+        parameters: what is differentiated by.
         x: inputs (n, …).
         cotangents: (n, R, *output_shape).
         tick: called for each sample.
 
     Returns:
-        Shape (n, R, p), parameters in the order of ``program.parameters()``.
+        Shape (n, R, p), in the order of the parameters.
 
     Raises:
-        InputError: the program has no trainable parameters, or they do not reach the output.
+        InputError: the parameters do not reach the output.
     """
-    parameters = [p for p in program.parameters() if p.requires_grad]
-    if not parameters:
-        raise InputError(
-            f"program {type(program).__name__} has no trainable parameters: its tangent kernel "
-            "is zero"
-        )
     samples = []
     for sample, directions in zip(x.split(1), cotangents, strict=True):
         if tick is not None:
@@ -199,8 +214,9 @@ def parameter_jacobian(
             out = module(sample)
         if not out.requires_grad:
             raise InputError(
-                f"the output does not depend differentiably on the parameters of "
-                f"{type(program).__name__}"
+                f"the output of {type(module).__name__} does not depend differentiably on the "
+                "trainable parameters (detached, rounded or evaluated without autograd inside?): "
+                "its tangent kernel is undefined"
             )
         rows = []
         for r, direction in enumerate(directions):

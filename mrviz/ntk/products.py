@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, jvp, vjp
 
-from mrviz.errors import InputError
 from mrviz.ntk.factors import Reduction, Tick
 from mrviz.programs import ReprogrammedModel
 
@@ -29,12 +28,7 @@ def product_tile(
     Returns:
         Shape (n1·rows, n2·rows), without the reduction's scale.
     """
-    prefix = "program."
-    parameters = {
-        prefix + name: p.detach() for name, p in model.program.named_parameters() if p.requires_grad
-    }
-    if not parameters:
-        raise InputError("the program has no trainable parameters: its tangent kernel is zero")
+    parameters = {k: p.detach() for k, p in model.named_parameters() if p.requires_grad}
 
     def outputs(theta: dict[str, Tensor], x: Tensor) -> Tensor:
         return functional_call(model, theta, (x,))

@@ -7,21 +7,16 @@ from collections.abc import Iterator, Sequence
 from operator import index
 
 import torch
+from torch import Tensor
 
 from mrviz._checks import Array
 from mrviz._progress import CancelFlag, Progress, ProgressCallback
 from mrviz.errors import InputError
-from mrviz.ntk.factors import Factors, Reduce, Reduction
-from mrviz.ntk.gram import (
-    Gram,
-    GramInfo,
-    check_fits,
-    default_chunk,
-    full_precision,
-    prepared,
-)
+from mrviz.ntk.factors import Reduce
+from mrviz.ntk.gram import Gram, GramInfo
 from mrviz.ntk.jacobian import cache
-from mrviz.ntk.tiles import block_product, spans_of, symmetrized
+from mrviz.ntk.plan import check_fits, full_precision, make_plan
+from mrviz.ntk.tiles import MemorySink, block_product, symmetrized
 from mrviz.programs import Program, ReprogrammedModel
 from mrviz.sources.base import evaluation_mode
 
@@ -34,6 +29,8 @@ def capacity_grams(
     reduce: Reduce = "full",
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    chunk_size: int | None = None,
+    memory: int | None = None,
     progress: ProgressCallback | bool | None = None,
     cancel: CancelFlag | None = None,
 ) -> Iterator[tuple[int, Gram]]:
@@ -49,6 +46,8 @@ def capacity_grams(
         reduce: as in :func:`~mrviz.ntk_gram`.
         device: where to compute; default: where the model is.
         dtype: of the Jacobians; default: the model's.
+        chunk_size: as in :func:`~mrviz.ntk_gram`.
+        memory: as in :func:`~mrviz.ntk_gram`.
         progress: as in :func:`~mrviz.ntk_gram`.
         cancel: as in :func:`~mrviz.ntk_gram`.
 
@@ -58,7 +57,68 @@ def capacity_grams(
     Raises:
         InputError: the program has no capacity or no closed form, or a capacity is out of range.
     """
-    model = prepared(model, device, dtype)
+    started = time.perf_counter()
+    plan = make_plan(
+        model,
+        x,
+        reduce=reduce,
+        device=device,
+        dtype=dtype,
+        chunk_size=chunk_size,
+        memory=memory,
+    )
+    model, reduction, spans = plan.model, plan.reduction, plan.rows
+    program, steps = _steps(model, capacities)
+    check_fits(len(plan.x1), len(plan.x1), reduction, model.source.device)
+
+    with full_precision(), Progress(len(spans), "source Jacobians", progress, cancel) as bar:
+        (factors,) = plan.factors(cache, tick=lambda: bar.advance(0))
+        chunks = []
+        for span in spans:
+            with evaluation_mode(model):
+                chunks.append(factors.increments(*span, steps))
+            bar.advance()
+
+    matrix = torch.zeros(plan.shape, dtype=torch.float64, device=model.source.device)
+    known: dict[tuple[int, int], Tensor] = {}
+    fixed = plan.model.n_parameters - program.n_parameters
+    with Progress(len(steps), "capacities", progress, cancel) as bar:
+        for k, capacity in enumerate(steps):
+            sink = MemorySink(plan)
+            for i, j in plan.tiles if chunks[0][k] else ():
+                with full_precision():
+                    part = block_product(chunks[i][k], chunks[j][k], plan.accumulation, known)
+                part, error = part.mul_(reduction.scale), 0.0
+                if i == j:
+                    part, error = symmetrized(part)
+                sink.put(i, j, part, error)
+            if chunks[0][k]:
+                matrix += sink.matrix
+            info = GramInfo(
+                method="structured",
+                why="sum of the capacity steps of " + type(program).__name__,
+                device=str(model.source.device),
+                dtype=str(model.source.dtype).removeprefix("torch."),
+                accumulation=str(plan.accumulation).removeprefix("torch."),
+                epsilon=plan.epsilon,
+                n_parameters=program.parameters_at(capacity) + fixed,
+                chunk_size=plan.chunk_size,
+                computed=factors.jacobian.computed,
+                cached=factors.jacobian.found,
+                seconds=time.perf_counter() - started,
+                trace=float(matrix.trace()),
+                symmetry_error=sink.asymmetry / max(float(matrix.abs().max()), 1e-300),
+                notes=tuple(factors.notes),
+            )
+            yield (
+                capacity,
+                Gram(matrix.clone(), len(plan.x1), model.outputs, reduction.name, True, info),
+            )
+            bar.advance()
+
+
+def _steps(model: ReprogrammedModel, capacities: Sequence[int] | None) -> tuple[Program, list[int]]:
+    """The program, if it has capacities to sweep, and those asked for, sorted, each once."""
     program = model.program
     if not (isinstance(program, Program) and program.closed_form and program.capacity_range):
         raise InputError(f"program {type(program).__name__} has no capacity to sweep")
@@ -70,53 +130,4 @@ def capacity_grams(
         steps = []
     if not steps or steps[0] < low or steps[-1] > high:
         raise InputError(f"capacities must be whole numbers from {low} to {high}, got {capacities}")
-    if program.parameters_at(high) == 0:
-        raise InputError("the program has no trainable parameters: its tangent kernel is zero")
-    x = model.inputs(x)
-    reduction = Reduction(reduce, model.outputs)
-    check_fits(len(x), len(x), reduction, model.source.device)
-    started = time.perf_counter()
-
-    size = default_chunk(model, reduction)
-    spans = spans_of(len(x), size)
-    with full_precision(), Progress(len(spans), "source Jacobians", progress, cancel) as bar:
-        factors = Factors(model, x, reduction, jacobian_cache=cache, tick=lambda: bar.advance(0))
-        chunks = []
-        for span in spans:
-            with evaluation_mode(model):
-                chunks.append(factors.increments(*span, steps))
-            bar.advance()
-
-    r = reduction.rows
-    matrix = torch.zeros((len(x) * r, len(x) * r), dtype=torch.float64, device=model.source.device)
-    with Progress(len(steps), "capacities", progress, cancel) as bar:
-        for k, capacity in enumerate(steps):
-            asymmetry = 0.0
-            for i, (top, bottom) in enumerate(spans):
-                for j, (left, right) in enumerate(spans[i:], i):
-                    if not chunks[i][k]:
-                        continue
-                    part = block_product(chunks[i][k], chunks[j][k]) * reduction.scale
-                    if i == j:
-                        part, error = symmetrized(part)
-                        asymmetry = max(asymmetry, error)
-                    matrix[top * r : bottom * r, left * r : right * r] += part
-                    if i != j:
-                        matrix[left * r : right * r, top * r : bottom * r] += part.T
-            info = GramInfo(
-                method="structured",
-                why="sum of the capacity steps of " + type(program).__name__,
-                device=str(model.source.device),
-                dtype=str(model.source.dtype).removeprefix("torch."),
-                epsilon=torch.finfo(model.source.dtype).eps / 2,
-                n_parameters=program.parameters_at(capacity),
-                chunk_size=size,
-                computed=factors.jacobian.computed,
-                cached=factors.jacobian.found,
-                seconds=time.perf_counter() - started,
-                trace=float(matrix.trace()),
-                symmetry_error=asymmetry / max(float(matrix.abs().max()), 1e-300),
-                notes=tuple(factors.notes),
-            )
-            yield capacity, Gram(matrix.clone(), len(x), model.outputs, reduction.name, True, info)
-            bar.advance()
+    return program, steps

@@ -1,4 +1,4 @@
-"""Output mappings b: fixed linear maps from source outputs to target classes."""
+"""Output mappings b: linear maps from source outputs to target classes, fixed or trainable."""
 
 from __future__ import annotations
 
@@ -6,23 +6,39 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mrviz._checks import Array, as_labels
 from mrviz.errors import InputError
 
 
 class Mapping:
-    """A fixed linear output mapping b, a matrix of shape (C, c_S).
+    """A linear output mapping b, a matrix of shape (C, c_S).
 
     Subclasses give :meth:`matrix`.
     """
 
     label: str
+    trainable = False
+    """Whether training moves the matrix, so that it has a part in the tangent kernel."""
+    bias = False
+    """Whether a trainable vector (C) is added."""
 
     def matrix(self, n_source: int) -> Tensor:
         """The matrix b, float64, shape (C, n_source), for a source with that many outputs."""
         raise InputError(f"mapping {type(self).__name__} has no matrix")
+
+    def layer(self, n_source: int) -> nn.Linear:
+        """The mapping as a layer, float64, that starts at the matrix and at zero bias."""
+        matrix = self.matrix(n_source)
+        layer = nn.utils.skip_init(
+            nn.Linear, n_source, len(matrix), bias=self.bias, dtype=torch.float64
+        )
+        with torch.no_grad():
+            layer.weight.copy_(matrix)
+            if self.bias:
+                layer.bias.zero_()
+        return layer.requires_grad_(self.trainable)
 
 
 @dataclass(frozen=True)
@@ -143,6 +159,37 @@ class Matrix(Mapping):
 
     def __repr__(self) -> str:
         return f"Matrix{tuple(self._matrix.shape)}"
+
+
+class LinearHead(Mapping):
+    """A trainable linear head: source outputs to target outputs by a matrix that training moves.
+
+    Its parameters add (f_S(u_i)·f_S(u_j) + 1) I_C to the target NTK, with 1 only where there is
+    a bias (docs/theory.md, section 2).
+
+    Args:
+        start: the mapping, or matrix (C, c_S), that training starts from.
+        bias: whether there is a trainable bias, zero at the start.
+
+    Example:
+        >>> head = mrviz.mappings.LinearHead(mrviz.mappings.Identity(3))
+        >>> head.matrix(5).shape
+        torch.Size([3, 5])
+    """
+
+    label = "trainable linear head"
+    trainable = True
+
+    def __init__(self, start: Mapping | Array, *, bias: bool = True) -> None:
+        self.start = as_mapping(start)
+        self.bias = bias
+
+    def matrix(self, n_source: int) -> Tensor:
+        """The matrix that training starts from, shape (C, n_source)."""
+        return self.start.matrix(n_source)
+
+    def __repr__(self) -> str:
+        return f"LinearHead({self.start!r}, bias={self.bias})"
 
 
 def as_mapping(mapping: Any) -> Mapping:

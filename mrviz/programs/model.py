@@ -34,9 +34,10 @@ MAPPINGS = ("frequency", "identity")
 
 
 class ReprogrammedModel(nn.Module):
-    """f_T = b∘f_S∘a_θ: a frozen source with a trainable program in front and a fixed mapping.
+    """f_T = b∘f_S∘a_θ: a frozen source with a trainable program in front and a mapping behind.
 
-    Only the program's parameters are trainable.
+    Only the program's parameters are trainable, and those of the mapping if it is a
+    :class:`~mrviz.programs.mappings.LinearHead`.
 
     Args:
         source: the frozen source.
@@ -46,6 +47,7 @@ class ReprogrammedModel(nn.Module):
 
     Attributes:
         outputs: C.
+        head: the mapping as a layer, from source outputs to target outputs.
 
     Raises:
         InputError: program and source do not fit together.
@@ -57,8 +59,6 @@ class ReprogrammedModel(nn.Module):
         >>> model(torch.rand(5, 1, 2, 2)).shape
         torch.Size([5, 3])
     """
-
-    b: Tensor
 
     def __init__(self, source: SourceModel, program: nn.Module, mapping: Mapping | Any) -> None:
         super().__init__()
@@ -77,8 +77,12 @@ class ReprogrammedModel(nn.Module):
         self.source = source
         self.program = program.to(source.device, source.dtype)
         self.mapping = as_mapping(mapping)
-        matrix = self.mapping.matrix(source.outputs)
-        self.register_buffer("b", matrix.to(source.device, source.dtype))
+        self.head = self.mapping.layer(source.outputs).to(source.device, source.dtype)
+
+    @property
+    def b(self) -> Tensor:
+        """The mapping matrix b as it is now, shape (C, c_S)."""
+        return self.head.weight.detach()
 
     @property
     def outputs(self) -> int:
@@ -88,9 +92,10 @@ class ReprogrammedModel(nn.Module):
     @property
     def n_parameters(self) -> int:
         """p, the number of parameters that training can move."""
+        head = sum(p.numel() for p in self.head.parameters() if p.requires_grad)
         if isinstance(self.program, Program):
-            return self.program.n_parameters
-        return sum(p.numel() for p in self.program.parameters() if p.requires_grad)
+            return self.program.n_parameters + head
+        return sum(p.numel() for p in self.program.parameters() if p.requires_grad) + head
 
     @property
     def capacity(self) -> int | None:
@@ -105,7 +110,7 @@ class ReprogrammedModel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Target outputs (n, C) of target inputs x (n, *target_shape)."""
-        return self.source(self.programmed(x)) @ self.b.T
+        return self.head(self.source(self.programmed(x)))
 
     def programmed(self, x: Tensor) -> Tensor:
         """Programmed inputs u = a_θ(x), shape (n, *source_shape).

@@ -1,4 +1,4 @@
-"""Eigenvalues of a Gram with what round-off hides marked as hidden."""
+"""All eigenvalues of a Gram that fits in memory, by a checked dense decomposition."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Spectrum:
         epsilon: unit round-off of the least precise step behind the matrix.
         residual: max_k ‖Θv_k − λ_k v_k‖ / λ_max.
         device: where the decomposition in use was computed.
+        dual: whether it is that of the smaller JᵀJ, so that all but its eigenvalues are zero.
         notes: what had to be done differently than planned.
     """
 
@@ -35,6 +36,7 @@ class Spectrum:
     epsilon: float
     residual: float
     device: str
+    dual: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -113,6 +115,7 @@ class Spectrum:
             "n_negative": self.n_negative,
             "residual": self.residual,
             "device": self.device,
+            "dual": self.dual,
             "notes": list(self.notes),
             "eigenvalues": self.eigenvalues.tolist(),
         }
@@ -143,8 +146,10 @@ def spectrum(
 ) -> Spectrum:
     """Eigen-decomposition of a Gram, checked.
 
-    The residual of every eigenpair is computed; where one exceeds the noise floor, or the
-    decomposition fails, it is repeated on the CPU, and the result says so.
+    Where the Gram carries a factor J with fewer columns p than rows, the dual p × p matrix JᵀJ
+    is decomposed instead: it has the same non-zero eigenvalues, and the others are exactly zero
+    (docs/theory.md, section 2). The residual of every eigenpair is computed; where one exceeds
+    the noise floor, or the decomposition fails, it is repeated on the CPU, and the result says so.
 
     Args:
         gram: a symmetric :class:`~mrviz.ntk.Gram`, or any symmetric matrix (N, N).
@@ -166,8 +171,9 @@ def spectrum(
             raise InputError("the spectrum needs a symmetric Gram: compute it without x2")
         if epsilon is not None:
             raise InputError("epsilon applies to plain matrices: a Gram brings its own")
-        matrix, unit = gram.matrix, gram.info.epsilon
+        matrix, unit, factor = gram.matrix, gram.info.epsilon, gram.factor
     else:
+        factor = None
         given = torch.as_tensor(gram)
         matrix = given.detach().double()
         exact = not given.is_floating_point()
@@ -188,10 +194,13 @@ def spectrum(
         )
     notes: list[str] = []
     allowed = len(matrix) * max(unit, torch.finfo(torch.float64).eps)
-    values, vectors, residual = _decompose(matrix, notes)
+    if factor is None:
+        values, vectors, residual = _decompose(matrix, notes)
+    else:
+        values, vectors, residual = _decompose_dual(matrix, factor, notes)
     if residual > allowed and matrix.device.type != "cpu":
         notes.append(f"residual {residual:.1e} on {matrix.device}: repeated on the CPU")
-        matrix = matrix.cpu()
+        matrix, factor = matrix.cpu(), None
         values, vectors, residual = _decompose(matrix, notes)
     if residual == float("inf"):
         raise MrvizError(f"the eigenvalues could not be computed: {'; '.join(notes)}")
@@ -205,6 +214,7 @@ def spectrum(
         epsilon=unit,
         residual=residual,
         device=str(matrix.device),
+        dual=factor is not None,
         notes=tuple(notes),
     )
 
@@ -217,6 +227,26 @@ def _decompose(matrix: Tensor, notes: list[str]) -> tuple[Tensor, Tensor, float]
         notes.append(f"eigh failed on {matrix.device}: {error}")
         return matrix.new_zeros(len(matrix)), torch.zeros_like(matrix), float("inf")
     return values, vectors, _residual(matrix, values, vectors)
+
+
+def _decompose_dual(
+    matrix: Tensor, factor: Tensor, notes: list[str]
+) -> tuple[Tensor, Tensor, float]:
+    """As :func:`_decompose` for matrix = J Jᵀ, by the smaller JᵀJ.
+
+    Left singular vectors come from a QR decomposition of J times the eigenvectors, which also
+    completes them to a basis.
+    """
+    values, right, residual = _decompose(factor.T @ factor, notes)
+    if residual == float("inf"):
+        return _decompose(matrix, notes)
+    order, rank = factor.shape
+    vectors, _ = torch.linalg.qr(factor @ right.flip(1), mode="complete")
+    every = matrix.new_zeros(order)
+    every[order - rank :] = values
+    vectors = vectors.roll(order - rank, 1)
+    vectors[:, order - rank :] = vectors[:, order - rank :].flip(1)
+    return every, vectors, _residual(matrix, every, vectors)
 
 
 def _residual(matrix: Tensor, values: Tensor, vectors: Tensor) -> float:
