@@ -22,7 +22,7 @@ from mrviz.errors import (
 from mrviz.ntk import Gram, ntk_gram
 from mrviz.programs import ReprogrammedModel, mappings, reprogram
 from mrviz.sources import SourceModel, load_source
-from mrviz.spectrum import Spectrum, spectrum
+from mrviz.spectrum import CapacitySweep, Spectrum, capacity_sweep, spectrum
 from mrviz.targets import Target, load_target
 from mrviz.theory import Condition, Conditions, transfer_conditions
 
@@ -33,6 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Cancelled",
+    "CapacitySweep",
     "Condition",
     "Conditions",
     "DeviceError",
@@ -45,6 +46,7 @@ __all__ = [
     "SourceModel",
     "Spectrum",
     "Target",
+    "capacity_sweep",
     "explore",
     "load_source",
     "load_target",

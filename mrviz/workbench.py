@@ -16,7 +16,7 @@ from torch import Tensor
 from mrviz._progress import CancelFlag, ProgressCallback
 from mrviz.errors import InputError
 from mrviz.experiment import DTYPES, Experiment
-from mrviz.ntk import Gram, GramInfo, capacity_grams, ntk_gram
+from mrviz.ntk import Gram, GramInfo, capacity_grams, ntk_gram, sketch_grams
 from mrviz.programs import Program, ReprogrammedModel
 from mrviz.sources import SourceModel
 from mrviz.spectrum import Spectrum, spectrum
@@ -33,6 +33,12 @@ from mrviz.theory import (
 
 T = TypeVar("T")
 
+SKETCHES = tuple(12 * 4**k for k in range(8))
+"""Numbers of samples in the sketches that come before the exact result."""
+
+DIRECTIONS = 16
+"""Sketches look at this many output directions where there are more outputs."""
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -41,7 +47,7 @@ class Result:
     Attributes:
         experiment: the choices, capacity filled in.
         n: samples in the Gram.
-        exact: whether these are all the samples asked for; otherwise it is a sketch.
+        sketch: what a sketch leaves out and how far it can be off; empty for the exact result.
         spectrum: eigenvalues (without eigenvectors).
         energy: share of the residual in each eigenspace, (N,).
         conditions: the transfer conditions.
@@ -54,7 +60,7 @@ class Result:
 
     experiment: Experiment
     n: int
-    exact: bool
+    sketch: str
     spectrum: Spectrum
     energy: Tensor
     conditions: Conditions
@@ -64,12 +70,18 @@ class Result:
     description: str
     seconds: float
 
+    @property
+    def exact(self) -> bool:
+        """Whether these are all the samples and outputs asked for."""
+        return not self.sketch
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
         return {
             "experiment": self.experiment.to_dict(),
             "n": self.n,
             "exact": self.exact,
+            "sketch": self.sketch,
             "program": self.description,
             "gram": asdict(self.info),
             "spectrum": self.spectrum.to_dict(),
@@ -134,7 +146,6 @@ class Workbench:
     def run(
         self,
         experiment: Experiment,
-        n: int | None = None,
         progress: ProgressCallback | bool | None = None,
         cancel: CancelFlag | None = None,
     ) -> Result:
@@ -142,18 +153,60 @@ class Workbench:
 
         Args:
             experiment: the choices.
-            n: use only the first ``n`` samples, as a sketch.
             progress: callback (done, total, label); ``False`` for silence; default: a text bar.
             cancel: flag with ``is_set()``.
         """
         started = time.perf_counter()
         model = self.model(experiment, progress, cancel)
         experiment = replace(experiment, capacity=model.capacity)
-        n = min(n or experiment.n, experiment.n)
-        if n == experiment.n and (known := self.cached(experiment)) is not None:
+        if (known := self.cached(experiment)) is not None:
             return known
-        gram = self._gram(experiment, model, n, progress, cancel)
-        return self._result(experiment, model, gram, started, progress, cancel)
+        gram = self._gram(experiment, model, progress, cancel)
+        evidence = self._gather(experiment, model, progress, cancel)
+        return self._result(experiment, model, gram, evidence, started)
+
+    def sketches(
+        self,
+        experiment: Experiment,
+        progress: ProgressCallback | bool | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Iterator[Result]:
+        """Ever better sketches of an experiment, from few samples to half of them.
+
+        All of them are exact on what they look at, so the exact result uses their Jacobians;
+        only targets of many classes are looked at in some output directions.
+        """
+        started = time.perf_counter()
+        model = self.model(experiment, progress, cancel)
+        experiment = replace(experiment, capacity=model.capacity)
+        target, reduced = self._target(experiment), experiment.reduce not in ("full", "trace")
+        sizes = [size for size in SKETCHES if 1.5 * size < experiment.n]
+        if not sizes:
+            return
+        for sketch in sketch_grams(
+            model,
+            target.x_train[: experiment.n],
+            samples=sizes,
+            directions=None if reduced or model.outputs <= DIRECTIONS else DIRECTIONS,
+            reduce=experiment.reduce,
+            seed=experiment.seed,
+            dtype=DTYPES[experiment.dtype],
+            progress=progress,
+            cancel=cancel,
+        ):
+            targets = target.targets_of(target.y_train[sketch.samples])
+            if sketch.directions is not None:
+                targets = targets @ sketch.directions.T
+            evidence = gather_evidence(
+                sketch.model,
+                target.x_train[sketch.samples],
+                targets,
+                dtype=DTYPES[experiment.dtype],
+                strength=self._source(experiment, progress, cancel)[1],
+                progress=progress,
+                cancel=cancel,
+            )
+            yield self._result(experiment, model, sketch.gram, evidence, started, sketch.describe())
 
     def sweep(
         self,
@@ -179,23 +232,24 @@ class Workbench:
         for capacity, gram in grams:
             at = replace(experiment, capacity=capacity)
             model.capacity = capacity
-            yield self.cached(at) or self._result(at, model, gram, started, False, cancel)
+            yield self.cached(at) or self._result(
+                at, model, gram, self._gather(at, model, False, cancel), started
+            )
 
     def gram(self, experiment: Experiment) -> Gram:
         """The experiment's Gram matrix, from cached Jacobians where they are still there."""
-        return self._gram(experiment, self.model(experiment), experiment.n, None, None)
+        return self._gram(experiment, self.model(experiment), None, None)
 
     def _gram(
         self,
         experiment: Experiment,
         model: ReprogrammedModel,
-        n: int,
         progress: ProgressCallback | bool | None,
         cancel: CancelFlag | None,
     ) -> Gram:
         return ntk_gram(
             model,
-            self._target(experiment).x_train[:n],
+            self._target(experiment).x_train[: experiment.n],
             reduce=experiment.reduce,
             dtype=DTYPES[experiment.dtype],
             progress=progress,
@@ -207,17 +261,16 @@ class Workbench:
         experiment: Experiment,
         model: ReprogrammedModel,
         gram: Gram,
+        evidence: Evidence,
         started: float,
-        progress: ProgressCallback | bool | None,
-        cancel: CancelFlag | None,
+        sketch: str = "",
     ) -> Result:
         spec = spectrum(gram)
-        evidence = self._gather(experiment, model, gram.n, progress, cancel)
         program = model.program if isinstance(model.program, Program) else None
         result = Result(
             experiment=experiment,
             n=gram.n,
-            exact=gram.n == experiment.n,
+            sketch=sketch,
             spectrum=replace(spec, eigenvectors=None),
             energy=residual_energy(gram, spec, evidence.residual).cpu(),
             conditions=evaluate_conditions(gram, spec, evidence),
@@ -238,17 +291,17 @@ class Workbench:
         self,
         experiment: Experiment,
         model: ReprogrammedModel,
-        n: int,
         progress: ProgressCallback | bool | None,
         cancel: CancelFlag | None,
     ) -> Evidence:
-        key = (replace(experiment, capacity=None, reduce="full"), n)
+        key = replace(experiment, capacity=None, reduce="full")
         evidence = self._evidence.get(key)
         if evidence is None:
+            target = self._target(experiment)
             evidence = gather_evidence(
                 model,
-                self._target(experiment),
-                n,
+                target.x_train[: experiment.n],
+                target.targets_of(target.y_train[: experiment.n]),
                 dtype=DTYPES[experiment.dtype],
                 strength=self._source(experiment, progress, cancel)[1],
                 progress=progress,

@@ -5,6 +5,7 @@ import io
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -29,9 +30,9 @@ def gathered(monkeypatch):
     calls = []
     original = workbench.gather_evidence
 
-    def counting(model, target, n, **options):
-        calls.append((n, options["dtype"]))
-        return original(model, target, n, **options)
+    def counting(model, x, targets, **options):
+        calls.append((len(x), options["dtype"]))
+        return original(model, x, targets, **options)
 
     monkeypatch.setattr(workbench, "gather_evidence", counting)
     return calls
@@ -101,13 +102,34 @@ def test_nothing_to_sweep_without_capacity(bench, program):
 
 
 def test_a_sketch_is_not_taken_for_the_exact_result(bench):
-    sketch = run(bench, SMALL, n=12)
+    mrviz.ntk.cache.clear()
+    (sketch,) = bench.sketches(SMALL, progress=False)
     assert (sketch.n, sketch.exact, sketch.spectrum.order) == (12, False, 120)
+    assert "12 of 20 samples" in sketch.sketch and "%" in sketch.sketch
     assert bench.cached(SMALL) is bench.cached(sketch.experiment) is None
     exact = run(bench, SMALL)
     assert exact.exact and exact.spectrum.order == 200
-    assert run(bench, SMALL, n=12).exact is False and bench.cached(SMALL) is exact
-    assert run(bench, SMALL, n=500) is exact
+    assert exact.info.cached == 12  # the sketch's Jacobians were used
+    assert bench.cached(SMALL) is exact
+
+
+def test_sketches_get_better_and_leave_small_sets_alone(bench):
+    sizes = [s.n for s in bench.sketches(replace(SMALL, n=80), progress=False)]
+    assert sizes == [12, 48]
+    assert list(bench.sketches(replace(SMALL, n=17), progress=False)) == []
+
+
+def test_sketches_of_many_classes_look_at_some_directions(bench):
+    y = np.arange(60) % 30
+    x = np.random.default_rng(0).random((60, 1, 4, 4))
+    target = mrviz.Target(x, y, x, y, name="thirty")
+    source = mrviz.SourceModel(nn.Sequential(nn.Flatten(), nn.Linear(64, 30)), (1, 8, 8))
+    many = Experiment(source=source, target=target, n=60, program="border", mapping="identity")
+    first, *_ = bench.sketches(many, progress=False)
+    assert first.spectrum.order == 12 * 16 and "16 of 30 output directions" in first.sketch
+    exact = run(bench, many)
+    assert first.spectrum.largest <= exact.spectrum.largest
+    assert {c.id for c in first.conditions} == {c.id for c in exact.conditions}
 
 
 def test_evidence_is_measured_once_for_all_capacities_and_reductions(bench, gathered):
@@ -117,7 +139,7 @@ def test_evidence_is_measured_once_for_all_capacities_and_reductions(bench, gath
     list(bench.sweep(SMALL, progress=False))
     assert gathered == [(20, torch.float32)]
     run(bench, replace(SMALL, dtype="float64"))
-    run(bench, SMALL, n=12)
+    list(bench.sketches(SMALL, progress=False))
     assert gathered[1:] == [(20, torch.float64), (12, torch.float32)]
 
 

@@ -5,6 +5,7 @@ from mrviz.ntk.factors import REDUCTIONS, Reduction
 from mrviz.ntk.gram import Gram, GramInfo
 from mrviz.ntk.jacobian import JacobianCache, cache, source_jacobian
 from mrviz.ntk.plan import METHODS
+from mrviz.ntk.sketch import Sketch, sketch_grams
 from mrviz.ntk.sweep import capacity_grams
 
 __all__ = [
@@ -14,9 +15,11 @@ __all__ = [
     "GramInfo",
     "JacobianCache",
     "Reduction",
+    "Sketch",
     "cache",
     "capacity_grams",
     "jacobian_gram",
     "ntk_gram",
+    "sketch_grams",
     "source_jacobian",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mrviz._checks import Array
 from mrviz._progress import CancelFlag, ProgressCallback
 from mrviz.errors import InputError
 from mrviz.ntk import Gram, jacobian_gram, ntk_gram
@@ -16,7 +17,7 @@ from mrviz.spectrum import Spectrum, spectrum
 from mrviz.targets import Target
 from mrviz.theory import indicators
 from mrviz.theory.conditions import Conditions
-from mrviz.theory.residuals import training_residual
+from mrviz.theory.residuals import residual
 from mrviz.theory.strength import SourceStrength, source_strength
 
 
@@ -41,8 +42,8 @@ class Evidence:
 
 def gather_evidence(
     model: ReprogrammedModel,
-    target: Target,
-    n: int,
+    x: Array,
+    targets: Tensor,
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
@@ -51,12 +52,12 @@ def gather_evidence(
     progress: ProgressCallback | bool | None = None,
     cancel: CancelFlag | None = None,
 ) -> Evidence:
-    """Measures residual, Γ and source strength on the first ``n`` training samples.
+    """Measures residual, Γ and source strength on training samples.
 
     Args:
         model: the reprogrammed model.
-        target: the target data set.
-        n: number of training samples.
+        x: target inputs (n, *target_shape).
+        targets: Y, (n, C).
         device: as in :func:`~mrviz.ntk_gram`.
         dtype: as in :func:`~mrviz.ntk_gram`.
         chunk_size: as in :func:`~mrviz.ntk_gram`.
@@ -64,7 +65,7 @@ def gather_evidence(
         progress: as in :func:`~mrviz.ntk_gram`.
         cancel: as in :func:`~mrviz.ntk_gram`.
     """
-    x = model.inputs(target.x_train[:n])
+    x = model.inputs(x)
     features = model.program.scalar_features(x) if isinstance(model.program, Program) else None
     gamma = None
     if features is not None:
@@ -80,7 +81,7 @@ def gather_evidence(
         gamma = spectrum(gram, eigenvectors=False)
     return Evidence(
         source=model.source,
-        residual=training_residual(model, target, n),
+        residual=residual(model, x, targets),
         gamma=gamma,
         features=features,
         strength=strength or source_strength(model.source),
@@ -149,8 +150,8 @@ def transfer_conditions(
         )
     evidence = gather_evidence(
         model,
-        target,
-        n,
+        target.x_train[:n],
+        target.targets_of(target.y_train[:n]),
         device=device,
         dtype=dtype,
         chunk_size=chunk_size,

@@ -31,9 +31,6 @@ from mrviz.widgets.status import StatusLine
 from mrviz.widgets.worker import Worker
 from mrviz.workbench import Result, Workbench
 
-SKETCH = 12
-"""Samples in the sketch that is shown before the exact result."""
-
 DEBOUNCE = 0.15
 """Seconds without another change before the expensive work begins."""
 
@@ -240,16 +237,16 @@ class Explorer:
         return result.capacity_range is not None and family not in self._swept
 
     def _compute(self, experiment: Experiment, flag: threading.Event) -> None:
-        """A sketch, then the exact result, then all other capacities for instant dragging."""
-        run = partial(self._bench.run, progress=self._status.progress, cancel=flag)
-        if self._bench.cached(experiment) is None and experiment.n > 1.5 * SKETCH:
-            self._display(run(experiment, n=SKETCH), flag, experiment)
-        self._display(run(experiment), flag, experiment)
+        """Sketches, then the exact result, then all other capacities for instant dragging."""
+        report: dict[str, Any] = {"progress": self._status.progress, "cancel": flag}
+        if self._bench.cached(experiment) is None:
+            for sketch in self._bench.sketches(experiment, **report):
+                self._display(sketch, flag, experiment)
+        self._display(self._bench.run(experiment, **report), flag, experiment)
         family = replace(experiment, capacity=None)
         if family in self._swept:
             return
-        sweep = self._bench.sweep(experiment, progress=self._status.progress, cancel=flag)
-        for _ in sweep:
+        for _ in self._bench.sweep(experiment, **report):
             stop_if_cancelled(flag, "capacities")
         self._swept.add(family)
         with suppress(MissingDataError):  # so that another target shows without a wait
@@ -295,7 +292,7 @@ class Explorer:
             result = self._result
             if result is None:
                 return
-            note = "" if result.exact else f"Sketch: {result.n} of {result.experiment.n} samples."
+            note = "" if result.exact else f"Sketch: {result.sketch}."
             self._statistics.value = statistics_html(result, dim=dim)
             self._conditions.value = conditions_html(result.conditions, note=note, dim=dim)
             self._formulas.value = formulas_tex(result.conditions)

@@ -94,11 +94,10 @@ def gate(monkeypatch):
     opened.set()
     run = Workbench.run
 
-    def gated(self, experiment, n=None, progress=None, cancel=None):
-        if n is None:
-            entered.release()
-            assert opened.wait(LONG)
-        return run(self, experiment, n, progress, cancel)
+    def gated(self, experiment, progress=None, cancel=None):
+        entered.release()
+        assert opened.wait(LONG)
+        return run(self, experiment, progress, cancel)
 
     monkeypatch.setattr(Workbench, "run", gated)
     yield SimpleNamespace(open=opened.set, close=opened.clear, entered=entered)
@@ -303,7 +302,7 @@ def test_an_unforeseen_error_shows_its_details(opened, monkeypatch):
         raise RuntimeError("the <moon> is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Workbench, "run", broken)
+        patch.setattr(Workbench, "model", broken)
         explorer.seed = 1
         ready(explorer)
     for words in ("RuntimeError", "the &lt;moon&gt; is full", "<details>", "Traceback", "broken"):
