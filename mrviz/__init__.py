@@ -19,7 +19,7 @@ from mrviz.errors import (
     MrvizError,
     ResourceError,
 )
-from mrviz.ntk import Gram, ntk_gram
+from mrviz.ntk import Gram, infinite_width_ntk, ntk_gram, source_ntk
 from mrviz.programs import ReprogrammedModel, mappings, reprogram
 from mrviz.sources import SourceModel, load_source
 from mrviz.spectrum import CapacitySweep, Spectrum, capacity_sweep, spectrum
@@ -48,12 +48,14 @@ __all__ = [
     "Target",
     "capacity_sweep",
     "explore",
+    "infinite_width_ntk",
     "load_source",
     "load_target",
     "mappings",
     "ntk_gram",
     "programs",
     "reprogram",
+    "source_ntk",
     "sources",
     "spectrum",
     "targets",

@@ -17,6 +17,10 @@ class ResourceError(MrvizError, MemoryError):
     """The computation does not fit into memory; the message names a size that does."""
 
 
+class ClusterError(MrvizError, RuntimeError):
+    """A Dask cluster went away before its work was done; the message says what was kept."""
+
+
 class MissingDataError(MrvizError, RuntimeError):
     """A package, data set or set of weights is not here; the message names the way to get it."""
 

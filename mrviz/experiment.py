@@ -35,8 +35,8 @@ HELP = {
     "target": "target data set",
     "n": "number of target training samples in the Gram",
     "program": "input program",
-    "capacity": "capacity of the program; default: the largest",
-    "image_size": "side the image is resized to inside a border",
+    "capacity": "capacity of the program (frame width, rank or kernel size); default: the largest",
+    "image_size": "side the image is resized to before a border or low_rank program places it",
     "mapping": "output mapping",
     "reduce": "kernel reduction: full, trace, sum or a class number",
     "dtype": "precision of the Jacobians",
@@ -119,7 +119,10 @@ class Experiment:
 
     def program_options(self) -> dict[str, Any]:
         """The options for :func:`~mrviz.reprogram` that were chosen."""
-        options = {"width": self.capacity, "image_size": self.image_size}
+        options: dict[str, Any] = {}
+        if isinstance(self.program, str):
+            options[PROGRAMS[self.program].capacity or "capacity"] = self.capacity
+        options["image_size"] = self.image_size
         return {name: value for name, value in options.items() if value is not None}
 
     def load_source(
@@ -160,7 +163,7 @@ class Experiment:
     def build(self, source: SourceModel, target: Target) -> ReprogrammedModel:
         """The reprogrammed model of a loaded source and target; a program of yours is copied."""
         named = isinstance(self.program, str)
-        return reprogram(
+        model = reprogram(
             source,
             target,
             program=self.program if named else copy.deepcopy(self.program),
@@ -168,6 +171,9 @@ class Experiment:
             seed=self.seed,
             **self.program_options(),
         )
+        if not named and self.capacity is not None:
+            model.capacity = self.capacity
+        return model
 
     def code(self) -> str:
         """The lines of Python that reproduce the spectrum and the conditions."""
@@ -217,8 +223,8 @@ class Experiment:
             parts[0] += f" depth {self.depth}"
         if self.weights == "random" or (spec and not spec.pretrained and not self.trained_on):
             parts[0] += " (random)"
-        program = self.program if isinstance(self.program, str) else "own program"
-        parts.append(program.replace("_", " + "))
+        program = self.program
+        parts.append(PROGRAMS[program].label if isinstance(program, str) else "own program")
         if self.capacity is not None:
             parts[1] += f" {self.capacity}"
         if self.reduce != "full":

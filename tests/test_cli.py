@@ -36,7 +36,14 @@ def result():
 
 @pytest.mark.parametrize(
     "choices",
-    [{}, {"program": "linear", "reduce": 3, "dtype": "float64"}, {"capacity": 1, "seed": 2}],
+    [
+        {},
+        {"program": "linear", "reduce": 3, "dtype": "float64"},
+        {"capacity": 1, "seed": 2},
+        {"program": "low_rank", "capacity": 5, "image_size": 6},
+        {"program": "convolution", "capacity": 3},
+        {"program": "scale"},
+    ],
     ids=str,
 )
 def test_spectrum_as_json(capsys, choices):
@@ -97,6 +104,9 @@ def test_every_choice_has_an_option_with_help(capsys, command):
         (["--program", "frame"], "border"),
         (["--capacity", "wide"], "int"),
         (["--capacity", "9"], "1 to 2"),
+        (["--program", "low_rank", "--capacity", "65"], "rank=65 is outside 1 to 64"),
+        (["--program", "convolution", "--capacity", "8"], "size=8 is outside 1 to 7"),
+        (["--program", "scale", "--capacity", "2"], "no capacity to choose"),
         (["--n", "5"], "at least 10"),
         (["--n", "0"], "n must be a positive number"),
         (["--seed", "-1"], "at least 0"),

@@ -50,6 +50,9 @@ def agree(experiment, **names):
         {"target": "mnist-5k", "image_size": 8, "seed": 3},
         {"program": "overlay", "trained_on": "digits", "width": 8},
         {"source": "cnn", "depth": 1, "width": 4},
+        {"program": "low_rank", "capacity": 3, "image_size": 10, "dtype": "float64", "seed": 2},
+        {"program": "convolution", "capacity": 2},
+        {"program": "scale"},
     ],
     ids=str,
 )
@@ -76,6 +79,38 @@ def test_the_code_names_objects_of_ones_own_and_runs_with_them():
     for name in ("my_source", "my_target", "Border"):
         assert name in experiment.code()
     agree(experiment, **objects)
+
+
+@pytest.mark.parametrize(
+    ("program", "keyword"),
+    [
+        ("border", "width=2"),
+        ("linear_border", "width=2"),
+        ("low_rank", "rank=2"),
+        ("convolution", "size=2"),
+    ],
+)
+def test_the_capacity_is_the_programs_own_option(program, keyword):
+    experiment = replace(SMALL, program=program, capacity=2)
+    assert f", {keyword})" in experiment.code()
+    model = experiment.build(experiment.load_source(progress=False), experiment.load_target())
+    assert model.capacity == 2
+
+
+@pytest.mark.parametrize("program", ["linear", "overlay", "scale"])
+def test_a_capacity_for_a_program_without_one(program):
+    experiment = replace(SMALL, program=program, capacity=2)
+    with pytest.raises(InputError, match="no option capacity"):
+        experiment.build(experiment.load_source(progress=False), experiment.load_target())
+    with pytest.raises(InputError, match="has no capacity to choose"):
+        Workbench().run(experiment, progress=False)
+
+
+def test_a_program_of_ones_own_is_built_at_the_capacity_chosen():
+    objects = own()
+    experiment = Experiment(**objects, n=12, capacity=2)
+    model = experiment.build(objects["source"], objects["target"])
+    assert (model.capacity, objects["program"].capacity) == (2, 3)
 
 
 def test_changes_drop_what_no_longer_applies():
@@ -137,6 +172,8 @@ def test_options_of_named_sources_do_not_apply_to_ones_own():
         ({"trained_on": "digits", "capacity": 2}, ["DNN depth 2 ·", "border 2"]),
         ({"program": "linear_border", "reduce": "trace"}, ["linear + border", "trace"]),
         ({"source": "efficientnet-lite0", "weights": "random"}, ["EfficientNet-Lite0 (random)"]),
+        ({"program": "low_rank", "capacity": 7}, ["low-rank linear 7"]),
+        ({"program": "scale"}, ["image scale"]),
     ],
 )
 def test_labels(choices, words):

@@ -6,6 +6,7 @@ from mrviz.ntk.gram import Gram, GramInfo
 from mrviz.ntk.jacobian import JacobianCache, cache, source_jacobian
 from mrviz.ntk.plan import METHODS
 from mrviz.ntk.sketch import Sketch, sketch_grams
+from mrviz.ntk.source_kernel import infinite_width_ntk, source_ntk
 from mrviz.ntk.sweep import capacity_grams
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "Sketch",
     "cache",
     "capacity_grams",
+    "infinite_width_ntk",
     "jacobian_gram",
     "ntk_gram",
     "sketch_grams",
     "source_jacobian",
+    "source_ntk",
 ]

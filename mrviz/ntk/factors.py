@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,15 @@ from torch import Tensor, nn
 from mrviz._memory import Splitter
 from mrviz.errors import InputError
 from mrviz.ntk.jacobian import CachedJacobian, JacobianCache
+from mrviz.ntk.program_jacobian import (
+    Tick,
+    looped_jacobian,
+    parameter_jacobian,
+    refuse_constant,
+)
 from mrviz.programs import KernelBlock, Program, ReprogrammedModel
 
 Reduce = str | int
-Tick = Callable[[], None]
 REDUCTIONS = ("full", "trace", "sum")
 
 
@@ -135,8 +140,9 @@ class Factors:
     ) -> list[list[KernelBlock]]:
         model, program = self.model, self.model.program
         if self.whole:
-            trained = trainable(model)
-            increments = [[KernelBlock(parameter_jacobian(model, trained, x, self._rows(x)))]]
+            explicit = looped_jacobian(model, trainable(model), x, self._rows(x), self.tick)
+            self._refuse_constant(explicit, x)
+            increments = [[KernelBlock(explicit)]]
         elif not trainable(program):
             increments = [[] for _ in capacities or [None]]
         else:
@@ -150,8 +156,11 @@ class Factors:
                         else program.kernel_increments(x, jacobian, capacities)
                     )
                 else:
-                    pulled = parameter_jacobian(program, trainable(program), x, jacobian, self.tick)
-                    increments = [[KernelBlock(pulled)]]
+                    explicit = parameter_jacobian(
+                        program, trainable(program), x, jacobian, self.tick
+                    )
+                    self._refuse_constant(explicit, x)
+                    increments = [[KernelBlock(explicit)]]
         if self.bare:
             increments = [
                 [KernelBlock(b.factor) for b in blocks if b.features is not None][:1]
@@ -167,6 +176,12 @@ class Factors:
         return [
             [KernelBlock(flattened(b.factor), b.features) for b in blocks] for blocks in increments
         ]
+
+    def _refuse_constant(self, explicit: Tensor, x: Tensor) -> None:
+        """Raises ``InputError`` where a Jacobian is zero because the program has no slope."""
+        program = self.model.program
+        if trainable(program) and not explicit.any():
+            refuse_constant(program, trainable(program), x)
 
     def _head_block(self, x: Tensor) -> KernelBlock:
         with torch.no_grad():
@@ -184,65 +199,20 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters() if p.requires_grad]
 
 
-def parameter_jacobian(
-    module: nn.Module,
-    parameters: Sequence[nn.Parameter],
-    x: Tensor,
-    cotangents: Tensor,
-    tick: Tick | None = None,
-) -> Tensor:
-    """Vector-Jacobian products of a module with respect to some of its parameters.
-
-    Args:
-        module: maps x (n, …) to outputs (n, *output_shape); treats samples independently.
-        parameters: what is differentiated by.
-        x: inputs (n, …).
-        cotangents: (n, R, *output_shape).
-        tick: called for each sample.
-
-    Returns:
-        Shape (n, R, p), in the order of the parameters.
-
-    Raises:
-        InputError: the parameters do not reach the output.
-    """
-    samples = []
-    for sample, directions in zip(x.split(1), cotangents, strict=True):
-        if tick is not None:
-            tick()
-        with torch.enable_grad():
-            out = module(sample)
-        if not out.requires_grad:
-            raise InputError(
-                f"the output of {type(module).__name__} does not depend differentiably on the "
-                "trainable parameters (detached, rounded or evaluated without autograd inside?): "
-                "its tangent kernel is undefined"
-            )
-        rows = []
-        for r, direction in enumerate(directions):
-            grads = torch.autograd.grad(
-                out,
-                parameters,
-                direction[None],
-                retain_graph=r < len(directions) - 1,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            rows.append(torch.cat([g.flatten() for g in grads]))
-        samples.append(torch.stack(rows))
-    return torch.stack(samples)
-
-
 def _join(parts: list[list[list[KernelBlock]]]) -> list[list[KernelBlock]]:
-    """Blocks of consecutive ranges of samples as blocks of all of them, step by step."""
+    """Blocks of consecutive ranges of samples as blocks of all of them, step by step.
+
+    Steps that share a factor go on sharing it.
+    """
+    joined: dict[tuple[int, ...], Tensor] = {}
+
+    def together(blocks: Sequence[KernelBlock]) -> KernelBlock:
+        key = tuple(id(block.factor) for block in blocks)
+        if key not in joined:
+            joined[key] = torch.cat([block.factor for block in blocks])
+        features = [block.features for block in blocks if block.features is not None]
+        return KernelBlock(joined[key], torch.cat(features) if features else None)
+
     return [
-        [_concatenated(same) for same in zip(*steps, strict=True)]
-        for steps in zip(*parts, strict=True)
+        [together(same) for same in zip(*steps, strict=True)] for steps in zip(*parts, strict=True)
     ]
-
-
-def _concatenated(blocks: Sequence[KernelBlock]) -> KernelBlock:
-    features = [block.features for block in blocks if block.features is not None]
-    return KernelBlock(
-        torch.cat([block.factor for block in blocks]), torch.cat(features) if features else None
-    )

@@ -21,7 +21,7 @@ class GramInfo:
         dtype: dtype of the Jacobians.
         accumulation: dtype in which their products were summed.
         epsilon: unit round-off of the least precise step.
-        n_parameters: p.
+        n_parameters: p; infinite for a kernel of infinite width.
         chunk_size: samples differentiated at once.
         computed: samples whose source Jacobian was computed.
         cached: samples whose source Jacobian was in the cache.
@@ -38,7 +38,7 @@ class GramInfo:
     dtype: str
     accumulation: str
     epsilon: float
-    n_parameters: int
+    n_parameters: int | float
     chunk_size: int
     computed: int
     cached: int
@@ -96,4 +96,4 @@ class Gram:
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in self.to_dict().items())
-        return f"<table><caption>Gram matrix of the target NTK</caption>{rows}</table>"
+        return f"<table><caption>Gram matrix</caption>{rows}</table>"

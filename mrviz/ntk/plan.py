@@ -320,4 +320,7 @@ def _choose(
             f"{name} has no closed form and {model.n_parameters} parameters, too many for the "
             f"Jacobian of even one sample ({readable(needed)})"
         )
-    return "structured", f"vector-Jacobian products of the source Jacobian through {name}"
+    return "structured", (
+        f"derivatives of {name} by its {model.n_parameters} parameters, in forward mode where they "
+        "are no more than the rows, else by vector-Jacobian products"
+    )

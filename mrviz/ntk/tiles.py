@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -12,13 +13,29 @@ from torch import Tensor
 from mrviz._memory import Splitter
 from mrviz._progress import CancelFlag, Progress, ProgressCallback, stop_if_cancelled
 from mrviz.errors import InputError
-from mrviz.ntk.factors import Factors
+from mrviz.ntk.factors import Factors, Tick
+from mrviz.ntk.jacobian import JacobianCache
 from mrviz.ntk.plan import Plan
 from mrviz.ntk.products import product_tile
 from mrviz.programs import KernelBlock
 
 Tile = tuple[int, int, Tensor]
 """Row chunk, column chunk, and the tile without the reduction's scale."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where tiles are computed.
+
+    Attributes:
+        device: as PyTorch writes it.
+        accumulation: dtype of the products.
+        epsilon: unit round-off of the least precise step.
+    """
+
+    device: str
+    accumulation: torch.dtype
+    epsilon: float
 
 
 class Sink(Protocol):
@@ -36,26 +53,92 @@ class MemorySink:
 
     Attributes:
         matrix: the matrix so far.
+        pending: tiles that are not in it at the start: all.
         asymmetry: largest asymmetry of a diagonal tile before it was averaged away.
+        notes: none.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.pending = plan.tiles
         self.matrix = torch.empty(plan.shape, dtype=torch.float64, device=plan.model.source.device)
         self.asymmetry = 0.0
 
     def put(self, i: int, j: int, tile: Tensor, asymmetry: float) -> None:
         """Writes the tile and its mirror image."""
-        r = self.plan.reduction.rows
-        (top, bottom), (left, right) = self.plan.rows[i], self.plan.columns[j]
-        self.matrix[top * r : bottom * r, left * r : right * r] = tile
+        rows, columns = region(self.plan, i, j)
+        self.matrix[rows, columns] = tile
         if self.plan.symmetric and i != j:
-            self.matrix[left * r : right * r, top * r : bottom * r] = tile.T
+            self.matrix[columns, rows] = tile.T
         self.asymmetry = max(self.asymmetry, asymmetry)
+
+    @property
+    def trace(self) -> float:
+        """Trace of a symmetric matrix."""
+        return float(self.matrix.trace())
+
+    @property
+    def largest(self) -> float:
+        """Largest entry of a symmetric matrix; it is on the diagonal, as the matrix is PSD."""
+        return float(self.matrix.diagonal().max())
+
+
+class LocalTiles:
+    """Tiles computed in this process.
+
+    Args:
+        plan: what is computed.
+        cache: where source Jacobians are kept for other Grams, if anywhere.
+        cancel: flag that ends the work.
+    """
+
+    def __init__(self, plan: Plan, cache: JacobianCache | None, cancel: CancelFlag | None) -> None:
+        self.plan = plan
+        self.place = Place(str(plan.model.source.device), plan.accumulation, plan.epsilon)
+        self._split = Splitter("the tangent")
+        self._sides = [] if plan.method == "products" else plan.factors(cache, self._tick)
+        self._from_factors = FactorTiles(plan, self._sides) if self._sides else None
+        self._cancel = cancel
+
+    def __call__(
+        self, tiles: list[tuple[int, int]], progress: ProgressCallback | bool | None
+    ) -> Iterator[Tile]:
+        """Yields the tiles asked for, in an order of its own."""
+        if self._from_factors is not None:
+            return self._from_factors(tiles, progress, self._cancel)
+        return product_tiles(self.plan, tiles, self._split, self._tick)
+
+    def explicit(self) -> Tensor | None:
+        """J with Θ = J Jᵀ where it is the smaller one; see :meth:`FactorTiles.explicit`."""
+        return None if self._from_factors is None else self._from_factors.explicit()
+
+    @property
+    def computed(self) -> int:
+        """Samples whose source Jacobian was computed."""
+        return sum(side.jacobian.computed for side in self._sides)
+
+    @property
+    def cached(self) -> int:
+        """Samples whose source Jacobian was in the cache."""
+        return sum(side.jacobian.found for side in self._sides)
+
+    @property
+    def notes(self) -> list[str]:
+        """What had to be done differently than planned."""
+        return [*self._split.notes, *(note for side in self._sides for note in side.notes)]
+
+    def _tick(self) -> None:
+        stop_if_cancelled(self._cancel, "Gram matrix")
 
 
 class FactorTiles:
-    """Tiles from kernel factors, which are kept where they fit and computed again otherwise.
+    """Tiles from kernel factors.
+
+    The factors of a panel of rows are kept, as many as ``plan.memory`` holds, while those of the
+    columns pass by one after another. So each column's factors are computed once a panel where
+    not all of them fit, and once in all where the rows do.
 
     Args:
         plan: what is computed.
@@ -66,21 +149,15 @@ class FactorTiles:
         self.plan = plan
         self.sides = sides
         self._spans = [plan.rows, plan.columns][: len(sides)]
-        self._kept: list[dict[int, list[KernelBlock]]] = [{} for _ in sides]
-        self._room = plan.memory
+        self._panel: dict[int, list[KernelBlock]] = {}
+        self._width = 0
 
     def blocks(self, side: int, k: int) -> list[KernelBlock]:
         """Kernel blocks of chunk k."""
-        kept = self._kept[side]
-        if k in kept:
-            return kept[k]
+        if side == 0 and k in self._panel:
+            return self._panel[k]
         result = self.sides[side].blocks(*self._spans[side][k])
-        used = sum(b.factor.numel() * b.factor.element_size() for b in result)
-        if used <= self._room:
-            self._room -= used
-            kept[k] = result
-        else:
-            self._room = 0  # the rest is computed when its tiles need it, not now as well
+        self._width = sum(map(_columns, result))
         return result
 
     def __call__(
@@ -89,39 +166,69 @@ class FactorTiles:
         progress: ProgressCallback | bool | None,
         cancel: CancelFlag | None,
     ) -> Iterator[Tile]:
-        """Yields the tiles asked for, source Jacobians first as far as they can be kept."""
-        last = len(self.sides) - 1
-        needed = dict.fromkeys((0, i) for i, _ in tiles)
-        needed |= dict.fromkeys((last, j) for _, j in tiles)
-        with Progress(len(needed), "source Jacobians", progress, cancel) as bar:
-            for side, k in needed:
-                if self._room > 0:
-                    self.blocks(side, k)
+        """Yields the tiles asked for, the source Jacobians of the first rows first."""
+        rows = list(dict.fromkeys(i for i, _ in tiles))
+        with Progress(len(rows), "source Jacobians", progress, cancel) as bar:
+            self._panel = {rows[0]: self.blocks(0, rows[0])}
+            size = max(1, self.plan.memory // max(1, n_bytes(self._panel[rows[0]])))
+            bar.advance()
+            for i in rows[1:size]:
+                self._panel[i] = self.blocks(0, i)
                 bar.advance()
-        row: tuple[int, list[KernelBlock]] | None = None
-        for i, j in tiles:
-            if row is None or row[0] != i:
-                row = i, self.blocks(0, i)
-            columns = row[1] if self.plan.symmetric and i == j else self.blocks(last, j)
-            yield i, j, block_product(row[1], columns, self.plan.accumulation)
+            bar.advance(max(0, len(rows) - size))
+        last = len(self.sides) - 1
+        for panel, columns in panels(tiles, size):
+            self._panel = {i: kept for i, kept in self._panel.items() if i in panel}
+            for i in panel:
+                self._panel[i] = self.blocks(0, i)
+            for j, partners in columns.items():
+                column = self.blocks(last, j)
+                for i in partners:
+                    yield i, j, block_product(self._panel[i], column, self.plan.accumulation)
 
     def explicit(self) -> Tensor | None:
         """J with Θ = J Jᵀ, float64, where it has fewer columns than rows; else ``None``."""
-        if not self.plan.symmetric or sum(map(_columns, self.blocks(0, 0))) >= self.plan.shape[0]:
+        if not self.plan.symmetric or self._width >= self.plan.shape[0]:
             return None
         chunks = (self.blocks(0, k) for k in range(len(self._spans[0])))
         scale = self.plan.reduction.scale**0.5
         return torch.cat([torch.cat([*map(_expanded, c)], 1) for c in chunks]).mul_(scale)
 
 
-def product_tiles(plan: Plan, split: Splitter, cancel: CancelFlag | None) -> Iterator[Tile]:
+def panels(
+    tiles: list[tuple[int, int]], size: int
+) -> Iterator[tuple[list[int], dict[int, list[int]]]]:
+    """Puts tiles into an order that needs few factors at a time: panel by panel, then by column.
+
+    The last column comes first, so that what is left of a symmetric Gram after an interruption
+    needs fewer and fewer samples.
+
+    Args:
+        tiles: (row chunk, column chunk).
+        size: row chunks of one panel.
+
+    Yields:
+        The row chunks of a panel, and for each column chunk the rows that it meets.
+    """
+    columns: dict[int, list[int]] = {}
+    for i, j in tiles:
+        columns.setdefault(i, []).append(j)
+    rows = list(columns)
+    for start in range(0, len(rows), size):
+        panel = rows[start : start + size]
+        partners: dict[int, list[int]] = {}
+        for i in panel:
+            for j in columns[i]:
+                partners.setdefault(j, []).append(i)
+        yield panel, dict(sorted(partners.items(), reverse=True))
+
+
+def product_tiles(
+    plan: Plan, tiles: list[tuple[int, int]], split: Splitter, tick: Tick
+) -> Iterator[Tile]:
     """Tiles from NTK-vector products."""
-
-    def tick() -> None:
-        stop_if_cancelled(cancel, "Gram matrix")
-
     columns = plan.x1 if plan.x2 is None else plan.x2
-    for i, j in plan.tiles:
+    for i, j in tiles:
         x2 = columns[slice(*plan.columns[j])]
 
         def work(start: int, stop: int, x2: Tensor = x2) -> Tensor:
@@ -137,18 +244,42 @@ def assemble(
     sink: Sink,
     progress: ProgressCallback | bool | None,
     cancel: CancelFlag | None,
+    *,
+    at_once: bool = False,
 ) -> None:
-    """Scales each tile, makes diagonal ones of a symmetric Gram exactly symmetric, stores all."""
+    """Scales each tile, makes diagonal ones of a symmetric Gram exactly symmetric, stores all.
+
+    The progress bar appears with the first tile, because what comes before has a bar of its own,
+    or ``at_once``.
+    """
     with ExitStack() as stack:
         bar: Progress | None = None
+
+        def opened() -> Progress:
+            return stack.enter_context(Progress(total, "Gram tiles", progress, cancel))
+
+        if at_once:
+            bar = opened()
         for i, j, tile in tiles:
-            if bar is None:  # only now, as what comes before the first tile has its own bar
-                bar = stack.enter_context(Progress(total, "Gram tiles", progress, cancel))
+            bar = bar or opened()
             tile, error = tile.mul_(plan.reduction.scale), 0.0
             if plan.symmetric and i == j:
                 tile, error = symmetrized(tile)
             sink.put(i, j, tile, error)
             bar.advance()
+
+
+def region(plan: Plan, i: int, j: int) -> tuple[slice, slice]:
+    """Rows and columns of the matrix that the tile of row chunk i and column chunk j fills."""
+    size = plan.chunk_size * plan.reduction.rows
+    height, width = plan.shape
+    rows = slice(i * size, min((i + 1) * size, height))
+    return rows, slice(j * size, min((j + 1) * size, width))
+
+
+def n_bytes(blocks: list[KernelBlock]) -> int:
+    """Bytes that the factors of kernel blocks take."""
+    return sum(b.factor.numel() * b.factor.element_size() for b in blocks)
 
 
 def block_product(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +46,10 @@ class Program(nn.Module):
     """Name shown to people."""
     capacity_label: ClassVar[str | None] = None
     """What the capacity counts, or ``None`` where the program has no capacity to choose."""
+    capacity_option: ClassVar[str | None] = None
+    """Keyword that chooses the capacity when the program is made, where it has one."""
+    capacity_advice: ClassVar[str] = ""
+    """What makes room for a larger capacity, for the error message."""
     closed_form: ClassVar[bool] = False
     """Whether :meth:`kernel_increments` gives the tangent kernel in closed form."""
 
@@ -52,6 +57,8 @@ class Program(nn.Module):
         super().__init__()
         self.source_shape = as_shape(source_shape, "source_shape")
         self.target_shape = as_shape(target_shape, "target_shape")
+        self._capacity: int | None = None
+        self._largest: int | None = None
 
     @property
     def n_parameters(self) -> int:
@@ -64,13 +71,32 @@ class Program(nn.Module):
 
     @property
     def capacity(self) -> int | None:
-        """The capacity in use; its meaning is :attr:`capacity_label`."""
-        return None
+        """The capacity in use; its meaning is :attr:`capacity_label`; can be set."""
+        return self._capacity
+
+    @capacity.setter
+    def capacity(self, value: int) -> None:
+        if self._largest is None:
+            raise InputError(f"program {type(self).__name__} has no capacity to set")
+        name, largest = self.capacity_option, self._largest
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise InputError(f"{name} must be a whole number, got {value!r}")
+        if not 1 <= value <= largest:
+            raise InputError(
+                f"{name}={value} is outside 1 to {largest}: choose a {name} in that range or "
+                f"{self.capacity_advice}"
+            )
+        self._capacity = int(value)
 
     @property
     def capacity_range(self) -> tuple[int, int] | None:
         """Smallest and largest capacity for these shapes."""
-        return None
+        return None if self._largest is None else (1, self._largest)
+
+    def _set_capacity(self, value: int | None, largest: int) -> None:
+        """Gives the program capacities from 1 to ``largest``; the largest where none is chosen."""
+        self._largest = largest
+        self.capacity = largest if value is None else value
 
     def kernel_increments(
         self, x: Tensor, jacobian: Tensor, capacities: Sequence[int | None]
@@ -122,6 +148,19 @@ class Program(nn.Module):
     def extra_repr(self) -> str:
         """Text for the module's repr."""
         return f"source_shape={self.source_shape}, target_shape={self.target_shape}"
+
+
+class AffineProgram(Program):
+    """A program whose u is affine in x, so that A ∂a/∂x is the same for every x."""
+
+    def pullback(self, x: Tensor, jacobian: Tensor) -> Tensor:
+        """A ∂a/∂x, all samples and rows in one backward pass; see :class:`Program`."""
+        n, rows = jacobian.shape[:2]
+        origin = jacobian.new_zeros((n * rows, *self.target_shape), requires_grad=True)
+        with torch.enable_grad():
+            u = self(origin)
+        (result,) = torch.autograd.grad(u, origin, jacobian.flatten(0, 1))
+        return result.view(n, rows, *self.target_shape)
 
 
 class Activation:

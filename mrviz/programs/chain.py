@@ -70,7 +70,7 @@ class Chain(Program):
 
     @capacity.setter
     def capacity(self, value: int) -> None:
-        self.second.capacity = value  # type: ignore[misc]
+        self.second.capacity = value
 
     @property
     def capacity_range(self) -> tuple[int, int] | None:

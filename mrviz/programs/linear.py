@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mrviz.programs.base import KernelBlock, Program
+from mrviz.programs.base import AffineProgram, KernelBlock
 
 
-class Linear(Program):
+class Linear(AffineProgram):
     """Linear program (FC): u = reshape(W φ + β), φ the flattened target input.
 
     Its tangent kernel is (φ_i·φ_j + 1) A_i A_jᵀ, with 1 only where β is trainable

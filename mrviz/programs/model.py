@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mrviz._checks import as_samples
-from mrviz._memory import Splitter
+from mrviz._memory import Splitter, moved
 from mrviz.errors import InputError
 from mrviz.programs.base import Program
-from mrviz.programs.chain import linear_border
-from mrviz.programs.linear import Linear
 from mrviz.programs.mappings import Frequency, Identity, Mapping, as_mapping
-from mrviz.programs.prompts import Border, Overlay
+from mrviz.programs.registry import build_program
 from mrviz.sources import SourceModel
 from mrviz.sources.base import evaluation_mode
 from mrviz.targets import Target
-
-PROGRAMS: dict[str, Callable[..., Program]] = {
-    "border": Border,
-    "overlay": Overlay,
-    "linear": Linear,
-    "linear_border": linear_border,
-}
-"""Programs by the name used in :func:`reprogram`, in the Explorer and on the command line."""
 
 MAPPINGS = ("frequency", "identity")
 """Mappings that :func:`reprogram` knows by name."""
@@ -78,6 +66,7 @@ class ReprogrammedModel(nn.Module):
         self.program = program.to(source.device, source.dtype)
         self.mapping = as_mapping(mapping)
         self.head = self.mapping.layer(source.outputs).to(source.device, source.dtype)
+        self._probed = isinstance(program, Program) and program.closed_form
 
     @property
     def b(self) -> Tensor:
@@ -126,6 +115,11 @@ class ReprogrammedModel(nn.Module):
                 f"{x.shape[0]}; a tensor (batch, {', '.join(map(str, self.source.input_shape))}) "
                 "is expected"
             )
+        if not u.is_floating_point():
+            raise InputError(
+                f"program {type(self.program).__name__} returned {u.dtype} values (arg-max, "
+                "rounding to integers?), but sources take floating-point inputs"
+            )
         return u
 
     def predict(self, x: Any, batch_size: int = 256) -> Tensor:
@@ -141,11 +135,39 @@ class ReprogrammedModel(nn.Module):
     def inputs(self, x: Any, name: str = "x") -> Tensor:
         """Checked target inputs in the model's dtype and on its device.
 
+        A program without a closed form is probed once, with the first inputs it gets.
+
         Raises:
-            InputError: integer, NaN or infinite values, or another shape than the program takes.
+            InputError: integer, NaN or infinite values, or another shape than the program takes;
+                or a program that is random or does not treat samples independently.
         """
         shape = self.program.target_shape if isinstance(self.program, Program) else None
-        return as_samples(x, name, shape, self.source.dtype).detach().to(self.source.device)
+        samples = as_samples(x, name, shape, self.source.dtype).detach()
+        samples = moved(samples, self.source.device)
+        if not self._probed:
+            self._probe(samples)
+            self._probed = True
+        return samples
+
+    def _probe(self, x: Tensor) -> None:
+        """Runs the program on two samples together, again, and on the first alone."""
+        different = len(x) > 1 and not torch.equal(x[0], x[1])
+        pair = x[:2] if different else torch.cat([x[:1], 1 - x[:1]])
+        with evaluation_mode(self), torch.no_grad():
+            together, again = self.programmed(pair), self.programmed(pair)
+            alone = self.programmed(pair[:1])
+        name, scale = type(self.program).__name__, float(together.abs().max()) + 1e-30
+        if float((together - again).abs().max()) > 1e-3 * scale:
+            raise InputError(
+                f"program {name} gives other programmed inputs on a second call in eval mode: it "
+                "is random, so its tangent kernel would be noise. Remove the randomness"
+            )
+        if float((together[:1] - alone).abs().max()) > 1e-3 * scale:
+            raise InputError(
+                f"program {name} gives a sample another programmed input alone than in a batch "
+                "(mean or norm over the batch, batch statistics in eval mode?): compute it from "
+                "each sample alone, with running statistics where there are any"
+            )
 
 
 def reprogram(
@@ -163,10 +185,12 @@ def reprogram(
         source: the frozen source.
         target: the target data set; gives the input shape, the number of classes, and the
             training samples on which a frequency mapping is counted.
-        program: "border", "overlay", "linear", "linear_border", or a module of your own.
+        program: a name of :data:`~mrviz.programs.PROGRAMS`, such as "border", "linear" or
+            "low_rank", or a module of your own.
         mapping: "frequency", "identity" (first C), a mapping, or an array (C, c_S).
         seed: seed of the program's start values.
-        **options: passed to the program by name, such as ``width=4`` or ``image_size=32``.
+        **options: passed to the program by name, such as ``width=4`` for a border, ``rank=8``
+            for a low-rank program, or ``image_size=32``.
 
     Raises:
         InputError: unknown names, options the program does not have, shapes that do not fit.
@@ -197,29 +221,3 @@ def reprogram(
     return ReprogrammedModel(
         source, program, Frequency.fit(logits, target.y_train, target.n_classes)
     )
-
-
-def build_program(
-    name: str,
-    source_shape: tuple[int, ...],
-    target_shape: tuple[int, ...],
-    **options: Any,
-) -> Program:
-    """A program by name; ``seed`` is dropped for programs that start without randomness.
-
-    Raises:
-        InputError: an unknown name, or an option the program does not have.
-    """
-    if name not in PROGRAMS:
-        raise InputError(f"program must be one of {', '.join(PROGRAMS)}, got {name!r}")
-    factory = PROGRAMS[name]
-    known = [k for k in inspect.signature(factory).parameters if not k.endswith("_shape")]
-    if "seed" not in known:
-        options.pop("seed", None)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise InputError(
-            f"program {name!r} has no option {', '.join(unknown)}; its options are "
-            f"{', '.join(known)}"
-        )
-    return factory(source_shape, target_shape, **options)

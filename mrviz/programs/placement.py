@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,14 +37,8 @@ class Placement:
             ("source_shape", self.source_shape),
             ("target_shape", self.target_shape),
         ):
-            if len(as_shape(shape, name)) != 3:
-                raise InputError(f"{name} must be (channels, height, width), got {shape}")
-        c_s, c_t = self.source_shape[0], self.target_shape[0]
-        if c_s != c_t and c_t != 1 and (c_s, c_t) != (1, 3):
-            raise InputError(
-                f"cannot turn {c_t}-channel images into {c_s}-channel inputs: only grey to "
-                "anything and colour (3) to grey (1) are defined; convert the images first"
-            )
+            check_image(shape, name)
+        check_colours(self.source_shape[0], self.target_shape[0])
         height, width = self.source_shape[1:]
         if not all(isinstance(side, int) for side in self.image_size):
             raise InputError(
@@ -71,12 +66,10 @@ class Placement:
 
     def adapt(self, x: Tensor) -> Tensor:
         """Colours and size only, without the canvas around."""
-        c_s, c_t = self.source_shape[0], self.target_shape[0]
-        if (c_s, c_t) == (1, 3):
-            x = (x * x.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+        x = recoloured(x, self.source_shape[0])
         if self.image_size != self.target_shape[1:]:
             x = functional.interpolate(x, self.image_size, mode="bilinear", align_corners=False)
-        return x.expand(-1, c_s, -1, -1) if c_t == 1 else x
+        return x
 
     def frame(self) -> Tensor:
         """Boolean (H, W): canvas pixels that the image leaves free."""
@@ -87,18 +80,52 @@ class Placement:
 
     def describe(self) -> str:
         """What is done to colours and size, in words."""
-        steps = []
-        c_s, c_t = self.source_shape[0], self.target_shape[0]
-        if c_t == 1 and c_s > 1:
-            steps.append(f"grey repeated over {c_s} channels")
-        elif c_t > c_s:
-            steps.append("colour turned to grey")
+        steps = describe_colours(self.source_shape[0], self.target_shape[0])
         h, w = self.target_shape[1:]
         if self.image_size != (h, w):
             steps.append(f"resized from {h}×{w} to {self.image_size[0]}×{self.image_size[1]}")
         else:
             steps.append(f"at its own {h}×{w} pixels")
         return ", ".join(steps)
+
+
+def make_placement(
+    source_shape: Sequence[int], target_shape: Sequence[int], image_size: int | None
+) -> Placement:
+    """Placement of an image at its own size or resized to a square of ``image_size``."""
+    source, target = tuple(source_shape), tuple(target_shape)
+    own = target[1:] if len(target) == 3 else (1, 1)
+    size = own if image_size is None else (image_size, image_size)
+    return Placement(source, target, size)
+
+
+def check_image(shape: Sequence[int], name: str) -> None:
+    """Raises ``InputError`` where a shape is not that of an image."""
+    if len(as_shape(shape, name)) != 3:
+        raise InputError(f"{name} must be (channels, height, width), got {shape}")
+
+
+def check_colours(source: int, target: int) -> None:
+    """Raises ``InputError`` where target channels cannot become source channels."""
+    if source != target and target != 1 and (source, target) != (1, 3):
+        raise InputError(
+            f"cannot turn {target}-channel images into {source}-channel inputs: only grey to "
+            "anything and colour (3) to grey (1) are defined; convert the images first"
+        )
+
+
+def recoloured(x: Tensor, channels: int) -> Tensor:
+    """Images (n, c, h, w) in another number of channels; see :class:`Placement`."""
+    if (channels, x.shape[1]) == (1, 3):
+        return (x * x.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+    return x.expand(-1, channels, -1, -1) if x.shape[1] == 1 else x
+
+
+def describe_colours(source: int, target: int) -> list[str]:
+    """What is done to colours, in words, if anything."""
+    if target == 1 and source > 1:
+        return [f"grey repeated over {source} channels"]
+    return ["colour turned to grey"] if target > source else []
 
 
 def border_distance(height: int, width: int) -> Tensor:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mrviz.errors import InputError
-from mrviz.programs.base import Activation, KernelBlock, Program
-from mrviz.programs.placement import Placement, border_distance
+from mrviz.programs.base import Activation, AffineProgram, KernelBlock
+from mrviz.programs.placement import Placement, border_distance, make_placement
 
 
-class _Prompt(Program):
+class _Prompt(AffineProgram):
     """u = place(x) + M⊙h(δ): what border and overlay share.
 
     The tangent kernel is A_i D² A_jᵀ with D = diag(M_trainable ⊙ h′(δ)).
@@ -66,15 +65,6 @@ class _Prompt(Program):
     def _within(self, width: int | None) -> Tensor:
         return self.mask if width is None else self.mask & (self.ring < width)
 
-    def pullback(self, x: Tensor, jacobian: Tensor) -> Tensor:
-        """A ∂a/∂x through the linear placement alone."""
-        n, rows = jacobian.shape[:2]
-        origin = jacobian.new_zeros((n * rows, *self.target_shape), requires_grad=True)
-        with torch.enable_grad():
-            placed = self.placement(origin)
-        (result,) = torch.autograd.grad(placed, origin, jacobian.flatten(0, 1))
-        return result.view(n, rows, *self.target_shape)
-
 
 class Border(_Prompt):
     """Border prompt (visual prompt, VP): the image in the middle of a trainable frame.
@@ -105,6 +95,8 @@ class Border(_Prompt):
     key = "border"
     label = "border prompt"
     capacity_label = "trainable frame width (pixels)"
+    capacity_option = "width"
+    capacity_advice = "a smaller image_size, as the image leaves no more free"
 
     def __init__(
         self,
@@ -126,41 +118,15 @@ class Border(_Prompt):
             )
         ring = border_distance(*placement.source_shape[1:])
         super().__init__(placement, frame, ring, activation)
-        self._widest = int(ring[frame].max()) + 1
-        self._width = self._check(self._widest if width is None else width)
-
-    @property
-    def capacity(self) -> int:
-        """Trainable frame width in pixels; can be set."""
-        return self._width
-
-    @capacity.setter
-    def capacity(self, width: int) -> None:
-        self._width = self._check(width)
-
-    @property
-    def capacity_range(self) -> tuple[int, int]:
-        """1 to the widest frame that the image leaves free."""
-        return 1, self._widest
+        self._set_capacity(width, int(ring[frame].max()) + 1)
 
     def describe(self) -> str:
         """One sentence: what happens to colours, sizes and pixels."""
         return (
             f"image {self.placement.describe()}, centred on the source's "
             f"{self.source_shape[1]}×{self.source_shape[2]} input; the outermost {self.capacity} "
-            f"of {self._widest} frame pixels on each side are trainable"
+            f"of {self._largest} frame pixels on each side are trainable"
         )
-
-    def _check(self, width: int) -> int:
-        if isinstance(width, bool) or not isinstance(width, int | np.integer):
-            raise InputError(f"width must be a whole number of pixels, got {width!r}")
-        width = int(width)
-        if not 1 <= width <= self._widest:
-            raise InputError(
-                f"width={width} is outside 1 to {self._widest}, the frame that the image leaves "
-                "free: choose a width in that range or a smaller image_size"
-            )
-        return width
 
 
 class Overlay(_Prompt):
@@ -197,13 +163,3 @@ class Overlay(_Prompt):
     def describe(self) -> str:
         """One sentence: what happens to colours, sizes and pixels."""
         return f"image {self.placement.describe()}, with a trainable value added to every pixel"
-
-
-def make_placement(
-    source_shape: Sequence[int], target_shape: Sequence[int], image_size: int | None
-) -> Placement:
-    """Placement of an image at its own size or resized to a square of ``image_size``."""
-    source, target = tuple(source_shape), tuple(target_shape)
-    own = target[1:] if len(target) == 3 else (1, 1)
-    size = own if image_size is None else (image_size, image_size)
-    return Placement(source, target, size)

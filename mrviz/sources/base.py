@@ -128,7 +128,7 @@ class SourceModel(nn.Module):
                 f"got {tuple(u.shape[1:])}"
             )
         with evaluation_mode(self):
-            out = self.module(u if self._normalize is None else self._normalize(u))
+            out = self.module(self.normalized(u))
         if not isinstance(out, Tensor):
             raise InputError(
                 f"source {self.name!r} returned a {type(out).__name__}, not a tensor: wrap the "
@@ -140,6 +140,10 @@ class SourceModel(nn.Module):
                 f"{u.shape[0]}, but (batch, outputs) is expected"
             )
         return out
+
+    def normalized(self, u: Tensor) -> Tensor:
+        """Inputs u as the module takes them."""
+        return u if self._normalize is None else self._normalize(u)
 
     def fingerprint(self) -> str:
         """Hash of what determines the outputs: structure, weights, and outputs on one sample.

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mrviz.experiment import DTYPES, GEOMETRY, Experiment
-from mrviz.programs import PROGRAMS
+from mrviz.programs import PROGRAMS, ProgramSpec
 from mrviz.sources import SOURCES, SourceModel
 from mrviz.targets import TARGETS, Target
 
@@ -162,12 +162,12 @@ class Controls:
             "n": slider("Samples in the Gram", 10, 256, "Class-balanced training samples"),
             "program": dropdown(
                 "Input program",
-                [(name.replace("_", " + "), name) for name in PROGRAMS],
+                [(spec.label, name) for name, spec in PROGRAMS.items()],
                 "The trainable map in front of the source",
             ),
             "capacity": slider("Capacity", 1, 64, "How much of the program is trainable", True),
             "image_size": dropdown(
-                "Image size inside the frame", [("own size", NONE)], "Resize the image first"
+                "Image size on the canvas", [("own size", NONE)], "Resize the image first"
             ),
             "mapping": dropdown(
                 "Output mapping",
@@ -224,8 +224,14 @@ class Controls:
     def _trains(self) -> bool:
         return "trained_on" in self._source_options()
 
+    def _program(self) -> ProgramSpec | None:
+        """The chosen program, where it is one chosen by name."""
+        program = self.widgets["program"].value
+        return PROGRAMS[program] if isinstance(program, str) else None
+
     def _has_image_size(self) -> bool:
-        return self.widgets["program"].value in ("border", "linear_border")
+        program = self._program()
+        return program is not None and "image_size" in program.options
 
     def _refresh_source(self) -> None:
         """Options, ranges and defaults of the chosen source."""
@@ -279,9 +285,10 @@ class Controls:
             if isinstance(source, SourceModel)
             else self.widgets["input_size"].value
         )
-        own = shape[-1]
-        sizes = [(f"{size} × {size}", size) for size in SIZES if size < side]
-        fits = [(f"own size, {own} × {own}", NONE)] if own < side else []
+        own, program = shape[-1], self._program()
+        room = side - 1 if program is None or program.framed else side
+        sizes = [(f"{size} × {size}", size) for size in SIZES if size <= room]
+        fits = [(f"own size, {own} × {own}", NONE)] if own <= room else []
         kept = control.value
         control.options = [*fits, *sizes] or [("own size", NONE)]
         values = [value for _, value in control.options]

@@ -104,7 +104,7 @@ def test_capacity_outside_its_range(width):
 
 @pytest.mark.parametrize("width", [1.0, "2", True])
 def test_capacity_that_is_no_whole_number(width):
-    with pytest.raises(mrviz.InputError, match="whole number of pixels"):
+    with pytest.raises(mrviz.InputError, match="width must be a whole number, got"):
         Border((1, 8, 8), (1, 4, 4), width=width)
 
 

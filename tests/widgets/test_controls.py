@@ -78,8 +78,9 @@ def experiments(draw):
             chosen["groups"] = draw(st.integers(1, 6))
         chosen["trained_on"] = draw(st.sampled_from([None, *TARGETS]))
     program = draw(st.sampled_from(sorted(PROGRAMS)))
-    if program in ("border", "linear_border"):
+    if "image_size" in PROGRAMS[program].options:
         chosen["image_size"] = draw(st.none() | st.integers(1, 60))
+    if PROGRAMS[program].capacity:
         chosen["capacity"] = draw(st.none() | st.integers(1, 90))
     return Experiment(
         target=draw(st.sampled_from(sorted(TARGETS))),
@@ -132,12 +133,30 @@ def test_a_dnn_of_depth_one_has_no_width(controls):
 
 
 @pytest.mark.parametrize("program", sorted(PROGRAMS))
-def test_image_size_belongs_to_borders(controls, program):
+def test_image_size_belongs_to_programs_that_place_an_image(controls, program):
     controls.set(replace(SMALL, image_size=6))
     controls.widgets["program"].value = program
-    border = "border" in program
-    assert hidden(controls.widgets["image_size"]) is not border
-    assert controls.experiment.image_size == (6 if border else None)
+    places = program in ("border", "linear_border", "low_rank")
+    assert hidden(controls.widgets["image_size"]) is not places
+    assert controls.experiment.image_size == (6 if places else None)
+
+
+def test_only_a_border_needs_room_around_the_image(controls):
+    control = controls.widgets["image_size"]
+    controls.widgets["input_size"].value = 8  # as large as the digits
+    assert max(value or 8 for value in values(control)) < 8
+    controls.widgets["program"].value = "low_rank"
+    assert values(control)[0] == "" and max(value or 8 for value in values(control)) == 8
+    control.value = ""
+    assert controls.experiment.image_size is None
+    controls.widgets["program"].value = "border"
+    assert controls.experiment.image_size == 6
+
+
+def test_programs_go_by_their_names_for_people(controls):
+    labels = {value: label for label, value in controls.widgets["program"].options}
+    assert labels["low_rank"] == "low-rank linear" and labels["linear_border"] == "linear + border"
+    assert set(labels) == set(PROGRAMS)
 
 
 @pytest.mark.parametrize(("target", "own"), [("digits", 8), ("mnist-5k", 28)])
