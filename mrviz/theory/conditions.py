@@ -1,17 +1,88 @@
-"""What a transfer condition is, and the collection that `transfer_conditions` returns."""
+"""What a transfer condition is, its thresholds, and what `transfer_conditions` returns."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from mrviz.errors import InputError, MissingDataError
+from mrviz.programs.training import STEPS
+from mrviz.theory.prediction import LR_FRACTION
 
 Status = Literal["holds", "fails", "undecided"]
 ICONS: dict[Status, str] = {"holds": "✔", "fails": "✘", "undecided": "?"}
 """Shown beside the word, so that a status never depends on colour alone."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Numbers that a condition is compared with and that are conventions, not theorems.
+
+    Attributes:
+        loss_fraction: T4: ε, the fraction of the initial squared loss to reach.
+        steps: T4: how many steps may be spent on it; default: those of :func:`~mrviz.train`.
+        step_fraction: T4: step size as a fraction of the largest stable one, below 1; default:
+            that of :func:`~mrviz.theory.predict_training`, the fastest without overshooting.
+        complexity: T6: bounds of 1 or more say nothing about a loss between 0 and 1.
+        accuracy: T7: predicted accuracy to exceed; default: chance for balanced classes, 1/C.
+        assumption_share: T9: where Assumption 3 holds at every sampled input, the 95 % interval
+            of its share must lie above this (16 samples are enough for 0.8).
+        risk: T10: bounds of √2 or more say nothing, as no risk is larger.
+        spectrum_gap: T11: largest relative distance of two spectra taken as equal.
+        drift: T12: largest relative change of the kernel taken as lazy training.
+        generalization: T13: bounds of 1 or more say nothing about a loss between 0 and 1.
+    """
+
+    loss_fraction: float = 0.1
+    steps: int = STEPS
+    step_fraction: float = LR_FRACTION
+    complexity: float = 1.0
+    accuracy: float | None = None
+    assumption_share: float = 0.8
+    risk: float = 2**0.5
+    spectrum_gap: float = 0.1
+    drift: float = 0.1
+    generalization: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("loss_fraction", "step_fraction", "assumption_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        for name in ("steps", "complexity", "risk", "spectrum_gap", "drift", "generalization"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.accuracy is not None and not 0 <= self.accuracy <= 1:
+            raise InputError(f"accuracy must lie between 0 and 1, got {self.accuracy}")
+
+
+@dataclass(frozen=True)
+class BoundConstants:
+    """Constants of Theorem 2 of the paper, which no measurement gives (docs/theory.md, section 3).
+
+    Attributes:
+        rho: ρ.
+        B: B.
+        T: training time.
+        L: L, the Lipschitz constant of Assumption 1.
+        Gamma: Γ₀.
+        delta: δ: the bound holds with probability 1 − δ.
+    """
+
+    rho: float
+    B: float
+    T: float
+    L: float
+    Gamma: float
+    delta: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("rho", "B", "T", "L", "Gamma"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 < self.delta < 1:
+            raise InputError(f"delta must lie between 0 and 1, got {self.delta}")
 
 
 @dataclass(frozen=True)
@@ -26,9 +97,11 @@ class Condition:
         error: estimated error of the value, in its own units; inside it nothing is decided.
         status: "holds", "fails" or "undecided".
         formula: LaTeX.
-        source: where the condition comes from.
+        source: where the condition comes from: "paper", "lit" or "derived", a colon, and the
+            reference.
         sentence: what it means here, for a student.
         why: the reason for the status.
+        details: further numbers behind it, by name.
     """
 
     id: str
@@ -41,6 +114,12 @@ class Condition:
     source: str
     sentence: str
     why: str
+    details: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def tag(self) -> str:
+        """Kind of source: "paper", "lit" or "derived"."""
+        return self.source.split(":")[0]
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""

@@ -9,9 +9,13 @@ from torch import nn
 import mrviz
 from mrviz import mappings
 from mrviz.programs import Border, Linear, Overlay, linear_border
+from mrviz.theory import BoundConstants, source_factors
+from mrviz.theory.drift import kernel_drift
+from mrviz.theory.prediction import predict_training
 from tests.ntk.common import conv_net, dense_net, uniform
 
 CANVAS, IMAGE = (1, 6, 6), (1, 4, 4)
+IDS = [f"T{k}" for k in range(1, 14)]
 
 
 def make(program=None, net=None, dtype=torch.float64, outputs=3, **source):
@@ -268,16 +272,93 @@ def test_source_strength_does_not_see_dropout():
     assert net[0].training
 
 
+def test_source_strength_on_data_of_ones_own():
+    model = make(net=Reader(), dtype=torch.float32)
+    assert mrviz.theory.source_strength(model.source, data=own_task(0)).accuracy == 1.0
+    with pytest.raises(mrviz.InputError, match=r"source_data must be \(x, y\)"):
+        mrviz.theory.source_strength(model.source, data=3)
+    with pytest.raises(mrviz.InputError, match=r"source_data\[1\] must hold labels"):
+        mrviz.theory.source_strength(model.source, data=(own_task(0)[0], torch.arange(100)))
+
+
+# What has to be asked for
+
+
+def test_what_was_not_asked_for_says_what_to_pass():
+    found = mrviz.transfer_conditions(make(), task())
+    for key, way in {
+        "T7": "predict=True",
+        "T8": "source_data=(x, y)",
+        "T9": "source_data=(x, y)",
+        "T10": "source_data=(x, y)",
+        "T12": "drift=",
+        "T13": "constants=",
+    }.items():
+        assert found[key].status == "undecided" and way in found[key].why
+    assert all(found[key].value is None for key in ("T7", "T8", "T9", "T10", "T12"))
+    assert found["T13"].value > 0 and found["T13"].threshold is None
+
+
+def test_everything_asked_for():
+    model, target = make(net=Reader(), dtype=torch.float32), task()
+    before = mrviz.ntk_gram(model, target.x_train, dtype=torch.float64)
+    found = mrviz.transfer_conditions(
+        model,
+        target,
+        gram=before,
+        source_data=own_task(0, 30),
+        predict={"loss": "squared", "steps": 7},
+        drift=kernel_drift(before, before),
+        constants=BoundConstants(rho=0.0, B=1.0, T=1.0, L=0.0, Gamma=1.0),
+        progress=False,
+    )
+    assert all(c.value is not None for c in found if c.id not in ("T3",))
+    assert found["T7"].details["steps"] == 7 and found["T7"].details["loss"] == "squared"
+    assert found["T8"].value == 1.0 and "empirical λ_min[K_S]" in found["T8"].why
+    assert (found["T12"].value, found["T12"].status) == (0.0, "holds")
+    assert (found["T13"].value, found["T13"].status) == (0.0, "holds")
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_a_prediction_and_factors_that_are_there_are_used():
+    model, target = make(net=Reader(), dtype=torch.float32), task()
+    prediction = predict_training(model, target, steps=5, progress=False)
+    factors = source_factors(model, target.x_train, own_task(0, 30), samples=0, progress=False)
+    found = mrviz.transfer_conditions(
+        model, target, n=3, predict=prediction, factors=factors, progress=False
+    )
+    assert found["T7"].value == prediction.accuracy
+    assert found["T9"].status == "undecided" and "samples=16" in found["T9"].why
+    assert "λ_min[K_S]" in found["T8"].why and found["T10"].value is None
+
+
+@pytest.mark.parametrize("reduce", ["trace", 0])
+def test_predictions_with_reduced_grams(reduce):
+    """A class kernel cannot be used for the prediction, so the full one is computed for it."""
+    model, target = make(), task()
+    gram = mrviz.ntk_gram(model, target.x_train, reduce=reduce)
+    found = mrviz.transfer_conditions(model, target, gram=gram, predict=True, progress=False)
+    assert found["T7"].value is not None
+    assert ("acts on every output alike" in found["T7"].why) == (reduce == "trace")
+
+
+def test_no_prediction_without_it_being_asked_for(monkeypatch):
+    for name in ("predict_training", "source_factors", "distribution_bound"):
+        monkeypatch.setattr(f"mrviz.theory.transfer.{name}", None)
+    assert len(mrviz.transfer_conditions(make(), task())) == 13
+
+
 # The call and its result
 
 
 def test_conditions_behave_like_a_collection():
     found = mrviz.transfer_conditions(make(), task())
-    assert [c.id for c in found] == ["T1", "T2", "T3", "T5", "T8"] and len(found) == 5
+    assert [c.id for c in found] == IDS and len(found) == 13
     assert found["T2"].name == "trainability"
-    for key in ("T4", "t2", 0):
-        with pytest.raises(mrviz.InputError, match="there are T1, T2, T3, T5, T8"):
+    for key in ("T14", "t2", 0):
+        with pytest.raises(mrviz.InputError, match="there are T1, T2, T3, T4"):
             found[key]
+    assert {c.tag for c in found} == {"paper", "lit", "derived"}
     assert all(c.sentence and c.formula and c.source and c.why for c in found)
     assert {c.status for c in found} <= set(mrviz.theory.ICONS)
 
@@ -287,7 +368,7 @@ def test_conditions_as_data():
     data = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert data["n"] == 3 and data["T1"]["threshold"] == 9
     frame = found.to_frame()
-    assert list(frame.index) == ["T1", "T2", "T3", "T5", "T8"]
+    assert list(frame.index) == IDS
     assert frame.loc["T2", "status"] == "holds"
 
 

@@ -1,28 +1,28 @@
-"""The transfer conditions, one function each: from measured quantities to a status."""
+"""Conditions on the kernel alone: capacity, rank, wide limit, drift (T1, T2, T3, T11, T12)."""
 
 from __future__ import annotations
 
-import torch
+import math
+from typing import Any
+
 from torch import Tensor
 
 from mrviz.ntk import Gram
-from mrviz.sources import SourceModel
 from mrviz.spectrum import Spectrum
-from mrviz.theory.conditions import Condition, Status
-from mrviz.theory.residuals import kernel_target_alignment, residual_energy
-from mrviz.theory.strength import SourceStrength
+from mrviz.theory.conditions import Condition, Status, Thresholds
+from mrviz.theory.drift import Drift
+from mrviz.theory.indicators.compare import (
+    DOUBLE,
+    FULL_KERNEL,
+    below,
+    compared,
+    ratio_error,
+    relation,
+)
+from mrviz.theory.wide_limit import proposition_gap
 
-DOUBLE = torch.finfo(torch.float64).eps / 2
 
-
-def compared(value: float, threshold: float, error: float) -> Status:
-    """Whether a value is above its threshold; undecided where the error could decide."""
-    if abs(value - threshold) <= error:
-        return "undecided"
-    return "holds" if value > threshold else "fails"
-
-
-def capacity(n_parameters: int, n: int, outputs: int) -> Condition:
+def capacity(n_parameters: float, n: int, outputs: int) -> Condition:
     """T1: at least as many parameters as residuals, necessary for λ_min(Θ_T) > 0."""
     residuals = n * outputs
     holds = n_parameters >= residuals
@@ -34,7 +34,7 @@ def capacity(n_parameters: int, n: int, outputs: int) -> Condition:
         error=0.0,
         status="holds" if holds else "fails",
         formula=r"p \ge nC",
-        source="rank Θ ≤ min(p, nC); docs/theory.md, section 4",
+        source="derived: rank Θ ≤ min(p, nC); docs/theory.md, section 4",
         sentence="Can the program fit every residual at all? It needs one parameter for each.",
         why=f"p = {n_parameters:,} parameters for nC = {residuals:,} residuals",
     )
@@ -63,7 +63,7 @@ def trainability(gram: Gram, spectrum: Spectrum) -> Condition:
     elif spectrum.full_rank:
         why = (
             f"the reduced kernel {gram.reduce!r} only bounds λ_min from above "
-            f"(by {smallest:.3g}): choose the full kernel to decide"
+            f"(by {smallest:.3g}): {FULL_KERNEL}"
         )
     elif spectrum.epsilon <= DOUBLE:
         status = "fails"
@@ -84,9 +84,9 @@ def trainability(gram: Gram, spectrum: Spectrum) -> Condition:
         error=floor,
         status=status,
         formula=r"\lambda_{\min}(\Theta_T) > N\,\varepsilon\,\lambda_{\max}(\Theta_T)",
-        source="Du et al. 2019",
+        source="lit: Du et al. 2019",
         sentence="With λ_min above zero, gradient flow on the linearised model reaches zero "
-        "training loss; how soon is another question.",
+        "training loss; how soon is another question (T4).",
         why=why,
     )
 
@@ -110,7 +110,7 @@ def schur_bound(
     if gamma is None or features is None:
         why = "applies to linear programs only: this program's kernel has no factor in x"
     elif gram.reduce != "full":
-        why = "the bound is about the full kernel: choose the full kernel to decide"
+        why = f"the bound is about the full kernel: {FULL_KERNEL}"
     else:
         smallest_norm = float(features.double().square().sum(1).min())
         threshold = spectrum.floor
@@ -125,9 +125,8 @@ def schur_bound(
         else:
             value = gamma.smallest * smallest_norm
             status = compared(value, threshold, error)
-            relation = {"holds": "above", "fails": "below", "undecided": "within error of"}
             why = (
-                f"λ_min(Γ) · min(‖φ‖² + 1) = {value:.3g} is {relation[status]} the noise floor "
+                f"λ_min(Γ) · min(‖φ‖² + 1) = {value:.3g} is {relation(status)} the noise floor "
                 f"{threshold:.2g} of Θ_T"
             )
     return Condition(
@@ -146,62 +145,81 @@ def schur_bound(
     )
 
 
-def alignment(gram: Gram, spectrum: Spectrum, r: Tensor) -> Condition:
-    """T5: the residual lies where the kernel is large, compared with a random direction."""
-    found = kernel_target_alignment(gram, spectrum, r)
-    energy = residual_energy(gram, spectrum, r)
-    top = min(gram.outputs, spectrum.order)
-    share = float(energy[:top].sum())
-    error = 2 * found.deviation
-    status = compared(found.value, found.chance, error)
-    words = {"holds": "above", "fails": "below", "undecided": "not told apart from"}
+def spectrum_gap(gram: Gram, spectrum: Spectrum, thresholds: Thresholds) -> Condition:
+    """T11: the spectrum of Θ_T is that of the trace kernel, each eigenvalue C times.
+
+    No eigenvalue of either is off by more than the noise floor, as the trace kernel is a mean
+    of principal blocks; so each spectrum is off by at most √N·floor.
+    """
+    found: dict[str, Any] = {"value": None, "error": None}
+    status: Status = "undecided"
+    norm = float(spectrum.eigenvalues.norm())
+    if gram.reduce != "full":
+        why = f"a reduced kernel does not show how the outputs differ: {FULL_KERNEL}"
+    elif norm == 0:
+        why = "the kernel is zero, and so is the trace kernel"
+    else:
+        value = proposition_gap(gram, spectrum)
+        error = ratio_error(value, spectrum.order**0.5 * spectrum.floor / norm)
+        found = {"value": value, "error": error if error < math.inf else None}
+        status = below(value, thresholds.spectrum_gap, error)
+        why = (
+            f"the relative distance {value:.3g} of the spectra is "
+            f"{relation(status, 'below', 'above')} {thresholds.spectrum_gap:.3g}"
+        )
+        if gram.outputs == 1:
+            why += "; with one output it is zero for any kernel"
     return Condition(
-        id="T5",
-        name="alignment",
-        value=found.value,
-        threshold=found.chance,
-        error=error,
+        id="T11",
+        name="Proposition-1 gap",
+        threshold=thresholds.spectrum_gap,
         status=status,
-        formula=r"\frac{\langle\Theta_T, rr^\top\rangle}{\|\Theta_T\|_F\,\|r\|^2}"
-        r" > \frac{\operatorname{tr}\Theta_T}{N\,\|\Theta_T\|_F}",
-        source="kernel-target alignment, Cristianini et al. 2001",
-        sentence="Does the task live where the kernel is large? Modes with large eigenvalues are "
-        "learned first.",
-        why=f"alignment {found.value:.3g} is {words[status]} the {found.chance:.3g} of a random "
-        f"residual; the top {top} modes hold {share:.0%} of the residual energy",
+        formula=r"\frac{\|\lambda(\Theta_T) - \lambda(\bar\Theta \otimes I_C)\|}"
+        r"{\|\lambda(\Theta_T)\|} < \tau,\; \bar\Theta = \tfrac{1}{C} \sum_c \Theta^{cc}",
+        source="paper: Proposition 1 of arXiv 2506.00620; threshold: a convention",
+        sentence="In the wide limit every output has the same kernel and none sees another: is "
+        "that picture valid here?",
+        why=why,
+        **found,
     )
 
 
-def source_effectiveness(source: SourceModel, strength: SourceStrength | None) -> Condition:
-    """T8: the source is better than chance at its own task."""
-    chance = 1 / source.outputs
-    value = error = None
+def lazy_training(drift: Drift | None, spectrum: Spectrum, thresholds: Thresholds) -> Condition:
+    """T12: training moved the kernel little, so that the linearised model still describes it.
+
+    Args:
+        drift: from :func:`~mrviz.theory.kernel_drift`; ``None`` before training.
+        spectrum: of the kernel before training; both kernels are taken to be off by its floor.
+        thresholds: the largest drift that counts as lazy.
+    """
+    found: dict[str, Any] = {"value": None, "error": None}
     status: Status = "undecided"
-    if strength is None:
-        why = (
-            f"{source.name} comes without test data of its own task: to measure it, pass "
-            "test_data=(x, y) to SourceModel"
-        )
+    norm = float(spectrum.eigenvalues.norm())
+    if drift is None:
+        why = "needs training: pass drift=mrviz.theory.kernel_drift(gram_before, gram_after)"
     else:
-        low, high = strength.interval
-        value, error = strength.accuracy, (high - low) / 2
-        status = "holds" if low > chance else "fails" if high < chance else "undecided"
+        off = spectrum.order**0.5 * spectrum.floor / norm if norm > 0 else 0.0
+        error = ratio_error(drift.relative, off)
+        status = below(drift.relative, thresholds.drift, error)
+        found = {
+            "value": drift.relative,
+            "error": error if error < math.inf else None,
+            "details": {"centered_kernel_alignment": drift.alignment},
+        }
+        alike = "" if drift.alignment is None else f", CKA {drift.alignment:.3g}"
         why = (
-            f"accuracy {strength.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}) and risk "
-            f"{strength.risk:.3f} on {strength.n:,} held-out source samples; chance is "
-            f"{chance:.1%}"
+            f"training changed the kernel by {drift.relative:.3g} of its norm{alike}; that is "
+            f"{relation(status, 'below', 'above')} {thresholds.drift:.3g}"
         )
     return Condition(
-        id="T8",
-        name="source strength",
-        value=value,
-        threshold=chance,
-        error=error,
+        id="T12",
+        name="kernel drift",
+        threshold=thresholds.drift,
         status=status,
-        formula=r"\operatorname{acc}(f_S) > 1/c_S,\;"
-        r"\operatorname{risk} = \mathbb{E}\,\|\operatorname{softmax} f_S(x) - y\|_2",
-        source="Corollary 1 of arXiv 2506.00620; risk: Yang et al. 2021, Theorem 1",
-        sentence="An effective source makes the target loss fall; a source that has learned "
-        "nothing has nothing to reprogram.",
+        formula=r"\frac{\|\Theta_t - \Theta_0\|_F}{\|\Theta_0\|_F} < \tau",
+        source="lit: Jacot et al. 2018; CKA: Cortes et al. 2012; threshold: a convention",
+        sentence="Did training stay lazy? Where the kernel moves, the model learns features and "
+        "what the kernel predicts is off.",
         why=why,
+        **found,
     )
