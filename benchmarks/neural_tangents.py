@@ -2,10 +2,10 @@
 
 Linear program 784 → 1024 in front of a three-layer CNN, 10 outputs, full nC × nC Gram with respect
 to the program's parameters; the same weights and images on both sides, JAX compiled ahead, which
-is timed apart. All three implementations of neural-tangents are run, each with and without
-``vmap_axes=0`` ("samples are independent"), and the best one counts. It is structured derivatives
-with ``vmap_axes=0``: they find the factored form of a dense layer's kernel too, so that both sides
-do the same arithmetic. Without ``vmap_axes``, which is the default, they do not.
+is timed apart. All three implementations of neural-tangents are run and the best setting counts.
+It is structured derivatives with ``vmap_axes=0`` ("samples are independent"): they find the
+factored form of a dense layer's kernel too, so that both sides do the same arithmetic (mrviz sums
+in float64, JAX in float32). Without ``vmap_axes``, which is the default, they do not.
 
 neural-tangents needs an environment of its own; without one this says how to install it. Settings
 that would take longer than --limit seconds, by their time with fewer samples, are left out. With
@@ -77,7 +77,8 @@ def other_side(python: str, folder: Path, **request: Any) -> dict[str, Any]:
         assert process.stdin and process.stdout
         versions = process.stdout.readline()  # it has loaded everything and waits
         peak = measure.Peak("cpu", process.pid)
-        process.stdin.close()
+        process.stdin.write("start\n")
+        process.stdin.flush()
         result = process.stdout.readline()
         added = peak.added()
         if not result:
@@ -91,7 +92,7 @@ def absent(python: str | None) -> str | None:
     if not python:
         return "no environment with neural-tangents was named (--python or NEURAL_TANGENTS_PYTHON)"
     try:
-        done = subprocess.run([python, "-c", "import neural_tangents"], capture_output=True)
+        done = subprocess.run([python, "-Ic", "import neural_tangents"], capture_output=True)
     except OSError as error:
         return f"{python} does not run: {error}"
     return f"{python} cannot import neural_tangents" if done.returncode else None
@@ -141,7 +142,7 @@ def main() -> None:
                         "seconds": result["seconds"],
                         "closed form (s)": seconds,
                         "ratio": result["seconds"] / seconds,
-                        "MiB added": result["added"],
+                        "host MiB added": result["added"],
                         "difference": float(np.linalg.norm(theirs - ours) / np.linalg.norm(ours)),
                     }
                 )

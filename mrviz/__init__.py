@@ -13,18 +13,31 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from mrviz import programs, sources, targets
 from mrviz.errors import (
     Cancelled,
+    ClusterError,
     DeviceError,
     InputError,
     MissingDataError,
     MrvizError,
     ResourceError,
 )
-from mrviz.ntk import Gram, infinite_width_ntk, ntk_gram, source_ntk
+from mrviz.ntk import Gram, infinite_width_ntk, ntk_gram, ntk_operator, source_ntk
 from mrviz.programs import ReprogrammedModel, mappings, reprogram
+from mrviz.programs.fit import Fit
+from mrviz.programs.training import train
 from mrviz.sources import SourceModel, load_source
-from mrviz.spectrum import CapacitySweep, Spectrum, capacity_sweep, spectrum
+from mrviz.spectrum import (
+    CapacitySweep,
+    Spectrum,
+    capacity_sweep,
+    extreme_eigenvalues,
+    spectral_density,
+    spectrum,
+)
 from mrviz.targets import Target, load_target
-from mrviz.theory import Condition, Conditions, transfer_conditions
+from mrviz.theory import Condition, Conditions, Thresholds, transfer_conditions
+from mrviz.theory.drift import kernel_drift
+from mrviz.theory.prediction import Prediction, predict_training
+from mrviz.theory.regression import kernel_regression
 
 if TYPE_CHECKING:
     from mrviz.widgets import Explorer
@@ -34,31 +47,42 @@ __version__ = "0.1.0"
 __all__ = [
     "Cancelled",
     "CapacitySweep",
+    "ClusterError",
     "Condition",
     "Conditions",
     "DeviceError",
+    "Fit",
     "Gram",
     "InputError",
     "MissingDataError",
     "MrvizError",
+    "Prediction",
     "ReprogrammedModel",
     "ResourceError",
     "SourceModel",
     "Spectrum",
     "Target",
+    "Thresholds",
     "capacity_sweep",
     "explore",
+    "extreme_eigenvalues",
     "infinite_width_ntk",
+    "kernel_drift",
+    "kernel_regression",
     "load_source",
     "load_target",
     "mappings",
     "ntk_gram",
+    "ntk_operator",
+    "predict_training",
     "programs",
     "reprogram",
     "source_ntk",
     "sources",
+    "spectral_density",
     "spectrum",
     "targets",
+    "train",
     "transfer_conditions",
 ]
 

@@ -4,6 +4,7 @@ from mrviz.ntk.compute import jacobian_gram, ntk_gram
 from mrviz.ntk.factors import REDUCTIONS, Reduction
 from mrviz.ntk.gram import Gram, GramInfo
 from mrviz.ntk.jacobian import JacobianCache, cache, source_jacobian
+from mrviz.ntk.operator import NTKOperator, ntk_operator
 from mrviz.ntk.plan import METHODS
 from mrviz.ntk.sketch import Sketch, sketch_grams
 from mrviz.ntk.source_kernel import infinite_width_ntk, source_ntk
@@ -15,6 +16,7 @@ __all__ = [
     "Gram",
     "GramInfo",
     "JacobianCache",
+    "NTKOperator",
     "Reduction",
     "Sketch",
     "cache",
@@ -22,6 +24,7 @@ __all__ = [
     "infinite_width_ntk",
     "jacobian_gram",
     "ntk_gram",
+    "ntk_operator",
     "sketch_grams",
     "source_jacobian",
     "source_ntk",

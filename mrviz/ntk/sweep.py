@@ -16,7 +16,7 @@ from mrviz.ntk.factors import Reduce
 from mrviz.ntk.gram import Gram, GramInfo
 from mrviz.ntk.jacobian import cache
 from mrviz.ntk.plan import check_fits, full_precision, make_plan
-from mrviz.ntk.tiles import MemorySink, block_product, symmetrized
+from mrviz.ntk.tiles import MemorySink, block_product, symmetrize_
 from mrviz.programs import Program, ReprogrammedModel
 from mrviz.sources.base import evaluation_mode
 
@@ -87,11 +87,12 @@ def capacity_grams(
             sink = MemorySink(plan)
             for i, j in plan.tiles if chunks[0][k] else ():
                 with full_precision():
-                    part = block_product(chunks[i][k], chunks[j][k], plan.accumulation, known)
-                part, error = part.mul_(reduction.scale), 0.0
-                if i == j:
-                    part, error = symmetrized(part)
-                sink.put(i, j, part, error)
+                    own = reduction.rows if i == j else 0
+                    part = block_product(
+                        chunks[i][k], chunks[j][k], plan.accumulation, known, upper=own
+                    )
+                part.mul_(reduction.scale)
+                sink.put(i, j, part, symmetrize_(part, reduction.rows) if i == j else 0.0)
             if chunks[0][k]:
                 matrix += sink.matrix
             info = GramInfo(

@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mrviz.errors import MissingDataError
 from mrviz.sources.base import SourceModel
-from mrviz.sources.families import Range, SourceSpec, draw_weights
+from mrviz.sources.families import channels_last, Range, SourceSpec, draw_weights
 
 PRETRAINED: dict[str, SourceSpec] = {
     name: SourceSpec(
@@ -80,7 +80,7 @@ def efficientnet(name: str, *, input_size: int, pretrained: bool, seed: int) -> 
     _fuse(network)
     kind = "ImageNet weights" if pretrained else f"random weights, seed {seed}"
     return SourceModel(
-        network,
+        channels_last(network),
         (3, input_size, input_size),
         name=f"{name}, {kind}",
         normalize=((MEAN,) * 3, (STD,) * 3),

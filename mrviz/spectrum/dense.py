@@ -24,7 +24,8 @@ class Spectrum:
         floor: noise floor; eigenvalues at or below it are not resolved (docs/theory.md,
             section 6): N·ε·λ_max, or the largest eigenpair residual where that is larger.
         epsilon: unit round-off of the least precise step behind the matrix.
-        residual: max_k ‖Θv_k − λ_k v_k‖ / λ_max.
+        residual: max_k ‖Θv_k − λ_k v_k‖ / λ_max; without eigenvectors, by how much the first two
+            moments of the eigenvalues miss tr Θ and ‖Θ‖²_F, relative to λ_max and λ_max².
         device: where the decomposition in use was computed.
         dual: whether it is that of the smaller JᵀJ, so that all but its eigenvalues are zero.
         notes: what had to be done differently than planned.
@@ -195,7 +196,7 @@ def spectrum(
     notes: list[str] = []
     allowed = len(matrix) * max(unit, torch.finfo(torch.float64).eps)
     if factor is None:
-        values, vectors, residual = _decompose(matrix, notes)
+        values, vectors, residual = _decompose(matrix, notes, eigenvectors)
     else:
         values, vectors, residual = _decompose_dual(matrix, factor, notes)
     if residual > allowed and matrix.device.type != "cpu":
@@ -205,11 +206,11 @@ def spectrum(
     if residual == float("inf"):
         raise MrvizError(f"the eigenvalues could not be computed: {'; '.join(notes)}")
 
-    values, vectors = values.flip(0), vectors.flip(1)
+    values = values.flip(0)
     largest = max(float(values[0]), 0.0)
     return Spectrum(
         eigenvalues=values,
-        eigenvectors=vectors if eigenvectors else None,
+        eigenvectors=vectors.flip(1) if eigenvectors and vectors is not None else None,
         floor=max(len(matrix) * unit, residual) * largest,
         epsilon=unit,
         residual=residual,
@@ -219,26 +220,43 @@ def spectrum(
     )
 
 
-def _decompose(matrix: Tensor, notes: list[str]) -> tuple[Tensor, Tensor, float]:
+def _decompose(
+    matrix: Tensor, notes: list[str], eigenvectors: bool = True
+) -> tuple[Tensor, Tensor | None, float]:
     """Eigenvalues, eigenvectors and the residual; a residual of infinity where it failed."""
     try:
+        if not eigenvectors:
+            values = torch.linalg.eigvalsh(matrix)
+            if (residual := _moment_error(matrix, values)) <= len(matrix) * 1e-15:
+                return values, None, residual
         values, vectors = torch.linalg.eigh(matrix)
     except torch.linalg.LinAlgError as error:
         notes.append(f"eigh failed on {matrix.device}: {error}")
-        return matrix.new_zeros(len(matrix)), torch.zeros_like(matrix), float("inf")
+        return matrix.new_zeros(len(matrix)), None, float("inf")
     return values, vectors, _residual(matrix, values, vectors)
+
+
+def _moment_error(matrix: Tensor, values: Tensor) -> float:
+    """How far the sums of λ and λ² are from tr Θ and ‖Θ‖²_F, a mean over eigenvalues."""
+    scale = float(values.abs().max())
+    if scale == 0:
+        return float(matrix.abs().max())
+    first = abs(float(values.sum() - matrix.trace())) / scale
+    second = abs(float(values.square().sum() - matrix.square().sum())) / scale**2
+    error = max(first, second) / len(values)
+    return error if error == error else float("inf")
 
 
 def _decompose_dual(
     matrix: Tensor, factor: Tensor, notes: list[str]
-) -> tuple[Tensor, Tensor, float]:
+) -> tuple[Tensor, Tensor | None, float]:
     """As :func:`_decompose` for matrix = J Jᵀ, by the smaller JᵀJ.
 
     Left singular vectors come from a QR decomposition of J times the eigenvectors, which also
     completes them to a basis.
     """
-    values, right, residual = _decompose(factor.T @ factor, notes)
-    if residual == float("inf"):
+    values, right, _ = _decompose(factor.T @ factor, notes)
+    if right is None:
         return _decompose(matrix, notes)
     order, rank = factor.shape
     vectors, _ = torch.linalg.qr(factor @ right.flip(1), mode="complete")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -126,7 +126,7 @@ def capacity_sweep(
         15
     """
     found = [
-        (capacity, replace(spectrum(gram), eigenvectors=None), gram.info)
+        (capacity, spectrum(gram, eigenvectors=False), gram.info)
         for capacity, gram in capacity_grams(
             model,
             x,

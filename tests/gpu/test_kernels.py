@@ -30,7 +30,9 @@ TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
 def make(program, source="cnn", mapping=None):
     net = SOURCES[source](CANVAS, 4, 1)
     model = mrviz.SourceModel(net, CANVAS)
-    return mrviz.ReprogrammedModel(model, PROGRAMS[program]().double(), mapping or mappings.Identity())
+    return mrviz.ReprogrammedModel(
+        model, PROGRAMS[program]().double(), mapping or mappings.Identity()
+    )
 
 
 def on_both(model, device, dtype, function):
@@ -142,9 +144,7 @@ def test_conditions(device):
 
 def test_tf32_raises_the_noise_floor(device):
     model, x = make("linear"), uniform(4, *IMAGE)
-    fast = mrviz.ntk_gram(
-        model, x, device=device, dtype=torch.float32, tf32=True, progress=False
-    )
+    fast = mrviz.ntk_gram(model, x, device=device, dtype=torch.float32, tf32=True, progress=False)
     full = mrviz.ntk_gram(model, x, device=device, dtype=torch.float32, progress=False)
     if device == "cuda":
         assert fast.info.epsilon == 2.0**-11 > full.info.epsilon

@@ -382,7 +382,7 @@ class Products(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         shapes = [a.shape for a in args if isinstance(a, torch.Tensor) and a.ndim == 2]
-        if func is torch.ops.aten.mm.default and shapes[0][1] == self.q:
+        if func in (torch.ops.aten.mm.default, torch.ops.aten.mm.out) and shapes[0][1] == self.q:
             self.count += 1
         return func(*args, **(kwargs or {}))
 

@@ -18,7 +18,7 @@ from mrviz.errors import DeviceError, InputError, ResourceError
 from mrviz.ntk.factors import Reduction
 from mrviz.ntk.gram import Gram, GramInfo
 from mrviz.ntk.plan import check_fits, full_precision, spans_of
-from mrviz.ntk.tiles import symmetrized
+from mrviz.ntk.tiles import symmetrize_
 from mrviz.targets.options import as_choice, as_count
 
 TILE_BYTES, CPU_TILE_BYTES = 256 << 20, 4 << 20
@@ -153,7 +153,7 @@ def _matrix(
                 [m.of(column) for m in moments2],
             )
             if symmetric and row == column:
-                tile, error = symmetrized(tile)
+                error = symmetrize_(tile, 1)
                 asymmetry = max(asymmetry, error)
             matrix[row, column] = tile
             if symmetric:

@@ -16,7 +16,7 @@ from mrviz.ntk.gram import Gram, GramInfo
 from mrviz.ntk.plan import accumulation_dtype, default_memory, spans_of
 from mrviz.ntk.source_kernel.layers import FORMS, Block, joined, kept_bytes, layers_product
 from mrviz.ntk.source_kernel.recording import RecordedNetwork
-from mrviz.ntk.tiles import symmetrized
+from mrviz.ntk.tiles import symmetrize_
 from mrviz.sources import SourceModel
 
 CHUNK_BYTES = 256 << 20
@@ -166,7 +166,7 @@ class LayerwiseGram:
                     tile = tile.mul_(self.reduction.scale)
                     diagonal = self.symmetric and row == column
                     if diagonal:
-                        tile, error = symmetrized(tile)
+                        error = symmetrize_(tile, 1)
                         asymmetry = max(asymmetry, error)
                     down, across = (slice(start * r, stop * r) for start, stop in (row, column))
                     matrix[down, across] += tile

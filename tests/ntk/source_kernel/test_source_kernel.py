@@ -11,8 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import mrviz
-from mrviz.ntk.source_kernel import layers, layerwise
-from mrviz.ntk.source_kernel import gram_cache, source_ntk
+from mrviz.ntk.source_kernel import gram_cache, layers, layerwise, source_ntk
 from mrviz.ntk.source_kernel.infinite_width import infinite_width_ntk
 from mrviz.ntk.source_kernel.layers import WeightLayer
 from mrviz.sources.families import ResidualBlock
