@@ -175,3 +175,62 @@ def test_too_little_memory_on_the_gpu_halves_the_chunk():
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert tight.info.notes and close(tight.matrix, exact.matrix, 1e-5)
+
+
+@pytest.mark.parametrize("memory", [None, 1])
+@pytest.mark.parametrize("program", ["border", "linear", "own"])
+def test_operators(device, program, memory):
+    model, x = make(program), uniform(8, *IMAGE)
+    exact = mrviz.ntk_gram(model, x, progress=False).matrix
+    operator = mrviz.ntk_operator(model, x, device=device, memory=memory, progress=False)
+    v = uniform(len(exact), 3, seed=5)
+    assert close((operator @ v.to(device)).cpu(), exact @ v, 1e-10)
+    assert operator.to_scipy() @ v.numpy() == pytest.approx((exact @ v).numpy(), rel=1e-8)
+    found = mrviz.extreme_eigenvalues(operator, k=3, progress=False)
+    expected = torch.linalg.eigvalsh(exact).flip(0)[:3]
+    assert torch.allclose(found.eigenvalues.cpu(), expected, rtol=1e-8)
+
+
+def test_regression_and_density(device):
+    model, x = make("linear"), uniform(10, *IMAGE)
+    y = uniform(10, 4, seed=3)
+    there = mrviz.ntk_operator(model, x, device=device, progress=False)
+    here = mrviz.ntk_operator(model, x, progress=False)
+    a, b = (mrviz.kernel_regression(op, y, ridge=0.1, progress=False) for op in (there, here))
+    assert a.converged and close(a.coefficients.cpu(), b.coefficients, 1e-6)
+    a, b = (mrviz.spectral_density(op, probes=3, steps=10, progress=False) for op in (there, here))
+    assert a.trace.value == pytest.approx(b.trace.value, rel=1e-8)
+
+
+@pytest.mark.parametrize("reduce", ["full", "trace"])
+@pytest.mark.parametrize("family", ["dnn", "cnn", "resnet"])
+def test_source_kernels(device, family, reduce):
+    source = mrviz.load_source(family, width=4, input_size=8, progress=False)
+    u = uniform(5, 1, 8, 8)
+
+    def gram(**where):
+        return mrviz.source_ntk(source, u, reduce=reduce, progress=False, **where)
+
+    for dtype in TOLERANCE:
+        agree(*on_both(source, device, dtype, gram), dtype)
+
+
+@pytest.mark.parametrize("pooling", ["flatten", "gap"])
+def test_infinite_width(device, pooling):
+    u = uniform(4, 1, 6, 6)
+
+    def gram(where):
+        return mrviz.infinite_width_ntk(
+            u, family="cnn", depth=2, pooling=pooling, device=where, progress=False
+        )
+
+    agree(gram(device), gram("cpu"), torch.float64)
+
+
+def test_a_store(device, tmp_path):
+    model, x = make("overlay"), uniform(6, *IMAGE)
+    options = {"device": device, "chunk_size": 2, "progress": False}
+    found = mrviz.ntk_gram(model, x, store=tmp_path / "gram", **options)
+    again = mrviz.ntk_gram(model, x, store=tmp_path / "gram", **options)
+    agree(found, mrviz.ntk_gram(model, x, progress=False), torch.float64)
+    assert torch.equal(found.matrix, again.matrix) and again.info.computed == 0
