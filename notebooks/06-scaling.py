@@ -150,7 +150,8 @@ cluster.close()
 # %%
 operator = mrviz.ntk_operator(model, x, dtype=torch.float64, progress=False)
 v = torch.ones(operator.shape[0], dtype=torch.float64)
-print(f"error of a product: {(operator @ v - gram.matrix @ v).norm() / (gram.matrix @ v).norm():.1e}")
+expected = gram.matrix @ v
+print(f"error of a product: {(operator @ v - expected).norm() / expected.norm():.1e}")
 
 # %% [markdown]
 # The largest eigenvalues, each with its residual:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from mrviz._checks import Array, as_labels, as_samples
@@ -136,6 +135,8 @@ def logme(features: Array, y: Array) -> float:
 
 def _evidence(left: Matrix, squares: Matrix, y: Matrix) -> float:
     """Maximum of log p(y | F)/n for F Fᵀ with eigenvectors ``left`` and eigenvalues ``squares``."""
+    from scipy.optimize import minimize_scalar
+
     n = len(y)
     inside = (left.T @ y) ** 2
     outside = float(((y - left @ (left.T @ y)) ** 2).sum())

@@ -103,6 +103,17 @@ def test_smallest_by_iteration(name, iterative):
     check(found, matrix, 6)
 
 
+def test_no_more_is_asked_of_the_bottom_than_a_tenth_of_the_floor(iterative):
+    matrix = turned(SPECTRA["pairs"])
+    fine, rough = (
+        extremes(MatrixOperator(matrix, epsilon=e), 6, "smallest") for e in (1e-16, 1e-5)
+    )
+    assert fine.complete and rough.complete
+    assert rough.matvecs < 0.8 * fine.matvecs
+    assert float(rough.residuals.max()) <= 200 * 1e-5 / 10
+    assert torch.allclose(rough.eigenvalues, fine.eigenvalues, atol=rough.floor)
+
+
 def test_ill_conditioned_bottom_is_found_with_enough_iterations(iterative):
     exact = SPECTRA["power law"]
     found = extremes(turned(exact), 3, "smallest", max_iter=1000)

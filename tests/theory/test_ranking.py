@@ -114,7 +114,7 @@ def test_tables_and_plain_values():
     assert list(frame["program"]) == ["border", "Broken"]
     assert {"accuracy", "low", "high", "leep", "T2", "passes"} <= set(frame.columns)
     assert "border" in repr(ranking) and "tied" in ranking._repr_html_()
-    assert len(ranking) == 2
+    assert len(ranking) == 2 and len({ranking, *ranking}) == 3
 
 
 def test_settings_that_no_candidate_meets_are_errors_at_once():

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from mrviz._progress import CancelFlag, Progress, ProgressCallback
@@ -202,6 +201,8 @@ def _order(row: Candidate) -> tuple[float, float]:
 
 def _tied(best: Tensor, other: Tensor) -> bool:
     """Whether two predictions on the same samples differ by no more than chance."""
+    from scipy.stats import binomtest
+
     won, lost = int((best & ~other).sum()), int((other & ~best).sum())
     return won + lost == 0 or float(binomtest(won, won + lost).pvalue) > LEVEL
 

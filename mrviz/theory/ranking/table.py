@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mrviz.errors import MissingDataError
@@ -47,7 +47,7 @@ class Candidate:
     loss: float | None = None
     train_accuracy: float | None = None
     lr: float | None = None
-    conditions: Mapping[str, Status] | None = None
+    conditions: Mapping[str, Status] | None = field(default=None, hash=False)
     baselines: Baselines | None = None
     source_accuracy: float | None = None
     parameters: int | None = None
@@ -82,7 +82,7 @@ class Ranking:
 
     rows: tuple[Candidate, ...]
     kind: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(hash=False)
     seconds: float
 
     def __iter__(self) -> Iterator[Candidate]:
