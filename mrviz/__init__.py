@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 # with anything else, such as the browser that shows the Explorer. Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from mrviz import programs, sources, targets
+from mrviz import programs, sources, study, targets
 from mrviz.errors import (
     Cancelled,
     ClusterError,
@@ -34,9 +34,18 @@ from mrviz.spectrum import (
     spectrum,
 )
 from mrviz.targets import Target, load_target
-from mrviz.theory import Condition, Conditions, Thresholds, transfer_conditions
-from mrviz.theory.drift import kernel_drift
-from mrviz.theory.prediction import Prediction, predict_training
+from mrviz.theory import (
+    Condition,
+    Conditions,
+    Prediction,
+    Ranking,
+    Thresholds,
+    kernel_drift,
+    predict_training,
+    rank_programs,
+    rank_sources,
+    transfer_conditions,
+)
 from mrviz.theory.regression import kernel_regression
 
 if TYPE_CHECKING:
@@ -57,6 +66,7 @@ __all__ = [
     "MissingDataError",
     "MrvizError",
     "Prediction",
+    "Ranking",
     "ReprogrammedModel",
     "ResourceError",
     "SourceModel",
@@ -76,11 +86,14 @@ __all__ = [
     "ntk_operator",
     "predict_training",
     "programs",
+    "rank_programs",
+    "rank_sources",
     "reprogram",
     "source_ntk",
     "sources",
     "spectral_density",
     "spectrum",
+    "study",
     "targets",
     "train",
     "transfer_conditions",

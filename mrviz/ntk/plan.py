@@ -189,7 +189,8 @@ def prepared(
 
 
 _precision_lock = Lock()
-_precision_users: list[tuple[bool, bool]] = []
+_precision_wanted: list[bool] = []
+_precision_before: list[tuple[bool, bool]] = []
 
 
 @contextmanager
@@ -197,21 +198,29 @@ def full_precision(tf32: bool = False) -> Iterator[None]:
     """Switches TF32 off (or on, where asked for) and back afterwards.
 
     Off, because a spectrum below the round-off of TF32 would be noise. The switches belong to
-    the process: the first of several threads sets them and the last one puts them back.
+    the process: of several threads, one that wants full precision gets it for all of them, and
+    the last one puts them back.
     """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+
+    def switch() -> None:
+        on = all(_precision_wanted)
+        matmul.allow_tf32 = cudnn.allow_tf32 = on
+
     with _precision_lock:
-        _precision_users.append((matmul.allow_tf32, cudnn.allow_tf32))
-        matmul.allow_tf32 = cudnn.allow_tf32 = tf32
+        if not _precision_wanted:
+            _precision_before[:] = [(matmul.allow_tf32, cudnn.allow_tf32)]
+        _precision_wanted.append(tf32)
+        switch()
     try:
         yield
     finally:
         with _precision_lock:
-            if len(_precision_users) == 1:
-                matmul.allow_tf32, cudnn.allow_tf32 = _precision_users[0]
-                _precision_users.clear()
+            _precision_wanted.remove(tf32)
+            if _precision_wanted:
+                switch()
             else:
-                _precision_users.pop()
+                matmul.allow_tf32, cudnn.allow_tf32 = _precision_before.pop()
 
 
 def accumulation_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:

@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mrviz.errors import MissingDataError
 from mrviz.sources.base import SourceModel
-from mrviz.sources.families import channels_last, Range, SourceSpec, draw_weights
+from mrviz.sources.families import Range, SourceSpec, channels_last, draw_weights
 
 PRETRAINED: dict[str, SourceSpec] = {
     name: SourceSpec(

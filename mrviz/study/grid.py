@@ -1,0 +1,162 @@
+"""Grids of choices, and the configurations they stand for."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from mrviz.errors import InputError
+from mrviz.experiment import Experiment
+from mrviz.programs.losses import LOSSES
+from mrviz.programs.training import FULL_BATCH, OPTIMIZERS, STEPS, check_momentum, check_rate
+from mrviz.targets.options import as_choice, as_count
+
+Grid = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+"""Values by choice, or several such mappings, whose configurations are joined."""
+
+KINDS = ("empirical", "infinite-width")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How each run trains and what it measures beside.
+
+    Attributes:
+        loss: "cross_entropy" or "squared".
+        optimizer: "adam", "gd", "momentum" or "sgd".
+        lr: step size; default: Adam's own, else half of the largest stable one of the model.
+        steps: number of steps.
+        batch_size: of mini-batches.
+        momentum: of "momentum".
+        n_test: held-out samples.
+        indicators: whether conditions, prediction and baselines are computed before training.
+        source_kernel: kind of the source kernel whose λ_min[K_S] is measured, "empirical" or
+            "infinite-width"; default: it is not.
+    """
+
+    loss: str = "cross_entropy"
+    optimizer: str = "adam"
+    lr: float | None = None
+    steps: int = STEPS
+    batch_size: int | None = None
+    momentum: float | None = None
+    n_test: int = 500
+    indicators: bool = True
+    source_kernel: str | None = None
+
+    def __post_init__(self) -> None:
+        as_choice(self.loss, LOSSES, "loss")
+        as_choice(self.optimizer, OPTIMIZERS, "optimizer")
+        check_rate(self.lr)
+        as_count(self.steps, "steps", 1)
+        as_count(self.n_test, "n_test", 1)
+        if self.batch_size is not None:
+            as_count(self.batch_size, "batch_size", 1)
+            if self.optimizer in FULL_BATCH:
+                raise InputError(f"batch_size does not apply to optimizer={self.optimizer!r}")
+        if self.momentum is not None:
+            check_momentum(self.momentum)
+            if self.optimizer != "momentum":
+                raise InputError(
+                    f"momentum applies to optimizer='momentum' only, got {self.optimizer!r}"
+                )
+        if self.source_kernel is not None:
+            as_choice(self.source_kernel, KINDS, "source_kernel")
+
+
+EXPERIMENT = {field.name: field.default for field in fields(Experiment)}
+SETTINGS = {field.name: field.default for field in fields(Settings)}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One run of a study.
+
+    Attributes:
+        experiment: source, target, program and kernel, all by name.
+        settings: how it is trained and measured.
+    """
+
+    experiment: Experiment
+    settings: Settings
+
+    def to_dict(self) -> dict[str, Any]:
+        """All choices that are not ``None``, as JSON values."""
+        values = {name: getattr(self.experiment, name) for name in EXPERIMENT}
+        values |= {name: getattr(self.settings, name) for name in SETTINGS}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Configuration:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            InputError: a choice that does not exist, or a value it cannot have.
+        """
+        unknown = sorted(set(values) - set(EXPERIMENT) - set(SETTINGS))
+        if unknown:
+            raise InputError(
+                f"a study has no choice {', '.join(unknown)}; the choices are "
+                f"{', '.join([*EXPERIMENT, *SETTINGS])}"
+            )
+        return cls(
+            Experiment(**{k: v for k, v in values.items() if k in EXPERIMENT}),
+            Settings(**{k: v for k, v in values.items() if k in SETTINGS}),
+        )
+
+    @property
+    def text(self) -> str:
+        """The choices as JSON, the same for the same choices."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the choices."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def configurations(grid: Grid) -> tuple[Configuration, ...]:
+    """All combinations of a grid's values, each once, in the order of the grid.
+
+    Args:
+        grid: for each choice a value, or a list of values; see :class:`Settings` for training,
+            and :class:`~mrviz.experiment.Experiment` for everything else. Several such mappings
+            in a list are joined, so that choices which apply to some sources or programs only,
+            such as a width of a border, need not be combined with all others.
+
+    Raises:
+        InputError: an empty grid, a choice that does not exist, or a value it cannot have.
+
+    Example:
+        >>> grid = {"source": "dnn", "depth": [1, 2], "target": "digits", "seed": range(3)}
+        >>> len(configurations(grid)), len(configurations([grid, {**grid, "depth": [2, 3]}]))
+        (6, 9)
+    """
+    found: dict[str, Configuration] = {}
+    for part in [grid] if isinstance(grid, Mapping) else list(grid):
+        if not isinstance(part, Mapping):
+            raise InputError(f"a grid is a mapping from choices to values, got {part!r}")
+        columns = [_values(name, values) for name, values in part.items()]
+        for chosen in itertools.product(*columns):
+            made = Configuration.from_dict(dict(zip(part, chosen, strict=True)))
+            found.setdefault(made.key, made)
+    if not found:
+        raise InputError("the grid is empty: it stands for no run")
+    return tuple(found.values())
+
+
+def _values(name: str, values: Any) -> list[Any]:
+    """The values of one choice, as JSON values."""
+    several = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
+    chosen = [v.item() if hasattr(v, "item") else v for v in (values if several else [values])]
+    for value in chosen:
+        if value is not None and not isinstance(value, str | int | float | bool):
+            raise InputError(
+                f"{name} must be names or numbers in a study, which is kept in a file: got a "
+                f"{type(value).__name__}. Rank objects of your own with mrviz.rank_programs"
+            )
+    return chosen
