@@ -188,6 +188,7 @@ def digits_to_cnn(width: int, device: torch.device | str = "cpu") -> mrviz.Repro
         nn.Flatten(),
         nn.Linear(width * 64, 10),
     )
+    net.to(memory_format=torch.channels_last)  # as convolutional sources of mrviz have
     source = mrviz.SourceModel(net, (1, 32, 32))
     program = mrviz.programs.Linear((1, 32, 32), (1, 28, 28))
     return mrviz.ReprogrammedModel(source, program, mrviz.mappings.Identity()).to(device)

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from mrviz._checks import Array
@@ -27,6 +26,9 @@ from mrviz.ntk.samples import KernelFactors, SampleMap, block_bytes
 from mrviz.ntk.symmetric import multiply, scipy_operator
 from mrviz.programs import ReprogrammedModel
 from mrviz.sources.base import evaluation_mode
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 DUAL_SIZE = 8192
 """Most columns of J for which JᵀJ is formed."""

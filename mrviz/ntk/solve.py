@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from scipy.sparse.linalg import cg
 from torch import Tensor
 
 from mrviz._progress import Progress
@@ -135,6 +134,8 @@ def conjugate_gradients(
         nonlocal steps
         steps += 1
         bar.advance()
+
+    from scipy.sparse.linalg import cg
 
     found, _ = cg(
         scipy_operator(y.numel(), y.device, system),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from mrviz._checks import Array
 from mrviz.errors import InputError
 from mrviz.ntk.factors import Tick
 from mrviz.ntk.gram import Gram
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 
 @runtime_checkable
@@ -154,6 +156,7 @@ def scipy_operator(
     product: Callable[[Tensor], Tensor],
 ) -> LinearOperator:
     """A symmetric map of tensors (size, k), float64, as a SciPy operator on arrays."""
+    from scipy.sparse.linalg import LinearOperator
 
     def matmat(v: np.ndarray) -> np.ndarray:
         columns = torch.as_tensor(np.ascontiguousarray(v, dtype=np.float64), device=device)

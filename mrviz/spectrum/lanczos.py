@@ -9,7 +9,6 @@ import warnings
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, eigsh, lobpcg
 from torch import Tensor
 
 from mrviz._checks import Array
@@ -170,6 +169,8 @@ class _Search:
         return self._result(method, chosen, largest, below)
 
     def _lobpcg(self) -> ExtremeEigenvalues:
+        from scipy.sparse.linalg import lobpcg
+
         values, _ = self._arpack(1, 1e-3)
         largest = float(values[0]) if len(values) else self._power()
         rank = min(PRECONDITIONER_RANK, self.order // 10)
@@ -197,6 +198,8 @@ class _Search:
         ARPACK's tolerance is relative to each eigenvalue, which zero ones never reach, so Θ is
         shifted by about λ_max: the iteration is the same and the tolerance relative to λ_max.
         """
+        from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, eigsh
+
         shift = self._power() or 1.0
         try:
             values, vectors = eigsh(
