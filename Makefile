@@ -26,8 +26,9 @@ check: .venv/.dev
 	@echo "Lint" && $(BIN)/ruff check .
 	@echo "Types" && $(BIN)/mypy
 
-bench: .venv/.lab
-	@set -e; for script in benchmarks/[!_]*.py; do \
+# benchmarks/prediction.py is a study of some 20 minutes and run by itself.
+bench: .venv/.lab .venv/.cluster
+	@set -e; for script in $(filter-out benchmarks/prediction.py,$(wildcard benchmarks/[!_]*.py)); do \
 		test -e "$$script" || { echo "There are no benchmarks yet."; break; }; \
 		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); \
 	done
