@@ -153,7 +153,7 @@ def test_the_weight_below_all_nodes_is_bounded_sharply():
     assert share <= bounds[-1] < share * 1.02
     assert bounds == sorted(bounds, reverse=True) and bounds[0] > share * 1.05
     away = density(turned(torch.linspace(1, 2, 300)), probes=2, steps=20)
-    assert away.unresolved.value == 0 and 0 <= away.unresolved.high < 1e-6, "nothing near zero"
+    assert away.unresolved.value < 1e-9 and 0 <= away.unresolved.high < 1e-6, "nothing near zero"
 
 
 def test_mass_near_zero_that_the_steps_do_not_resolve_is_doubtful():
