@@ -46,7 +46,7 @@ def main() -> None:
     """Times both clusters in turn and prints the comparison."""
     parser = measure.parser(__doc__, repeats=2)
     parser.add_argument("--n", type=int, default=512, help="samples")
-    parser.add_argument("--width", type=int, default=64, help="channels of the CNN")
+    parser.add_argument("--width", type=int, default=112, help="channels of the CNN")
     parser.add_argument("--chunk", type=int, default=64, help="samples of a chunk")
     args = parser.parse_args()
     model, x = measure.digits_to_cnn(args.width), measure.images(args.n)
