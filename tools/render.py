@@ -40,7 +40,7 @@ def picture_of_the_explorer() -> bytes:
         browser = driver.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         page = browser.new_page(device_scale_factor=1.5)
         with jupyterlab(ROOT, Path(home)) as lab:
-            open_notebook(page, lab, EXPLORER, size=(1280, 1500))
+            open_notebook(page, lab, EXPLORER, size=(1280, 2700))
             run_all(page)
             page.locator(".mrviz-status [data-status=ready]").wait_for(timeout=300_000)
             page.mouse.move(0, 0)
