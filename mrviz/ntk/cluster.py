@@ -108,11 +108,13 @@ class PlanOnWorker(WorkerPlugin):
             blocks = sides[side].blocks(*(plan.columns if side else plan.rows)[k])
         return Chunk(blocks, tuple(sides[side].notes))
 
-    def from_factors(self, rows: Chunk, columns: Chunk, accumulation: torch.dtype) -> Product:
-        """The tile of two chunks."""
+    def from_factors(
+        self, rows: Chunk, columns: Chunk, accumulation: torch.dtype, upper: int
+    ) -> Product:
+        """The tile of two chunks; see :func:`~mrviz.ntk.tiles.block_product`."""
         plan, _ = self._here()
         with full_precision(plan.tf32):
-            tile = block_product(rows.blocks, columns.blocks, accumulation)
+            tile = block_product(rows.blocks, columns.blocks, accumulation, upper=upper)
         return Product(tile.cpu().numpy(), (*rows.notes, *columns.notes))
 
     def from_products(self, i: int, j: int) -> Product:
@@ -240,7 +242,8 @@ class ClusterTiles:
                 column = self._chunks.get((last, j)) or self._chunk(last, j)
                 for i in partners:
                     row = self._chunks[0, i]
-                    task = self._submit("from_factors", row, column, self.place.accumulation)
+                    own = self.plan.reduction.rows if self.plan.symmetric and i == j else 0
+                    task = self._submit("from_factors", row, column, self.place.accumulation, own)
                     yield i, j, task
 
     def _chunk(self, side: int, k: int) -> Future:
@@ -329,8 +332,10 @@ class ClusterTiles:
         """Asks a worker where it computes and how many rows of tiles fit into a panel."""
         self._look()
         future = self._submit("describe")
+        self._flying[future] = 0, 0
         future.add_done_callback(self._ready.put)
         _, (self.place, memory, size) = self._wait()
+        del self._flying[future]
         size = max(1, size * self.plan.chunk_size)
         self._panel = max(1, (self._memory or memory) // size)
 

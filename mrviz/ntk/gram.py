@@ -77,6 +77,11 @@ class Gram:
         """N, the number of rows."""
         return self.matrix.shape[0]
 
+    def mean_over_outputs(self) -> Tensor:
+        """(1/C) Σ_c Θ^{cc} of a full symmetric Gram, (n, n)."""
+        n, c = self.n, self.outputs
+        return self.matrix.view(n, c, n, c).diagonal(dim1=1, dim2=3).mean(2)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the matrix, as plain values."""
         return {

@@ -189,7 +189,6 @@ def _trace(gram: Gram, n: int, outputs: int, per_sample: int) -> tuple[float, fl
 
 def _traced(gram: Gram) -> Gram:
     """The trace kernel of a full Gram."""
-    blocks = gram.matrix.view(gram.n, gram.outputs, gram.n, gram.outputs)
-    matrix = blocks.diagonal(dim1=1, dim2=3).mean(2)
+    matrix = gram.mean_over_outputs()
     info = replace(gram.info, trace=float(matrix.trace()))
     return replace(gram, matrix=matrix, reduce="trace", info=info, factor=None)

@@ -18,6 +18,7 @@ from mrviz.errors import InputError
 from mrviz.ntk.operator import NTKOperator
 from mrviz.ntk.solve import Nystrom, conjugate_gradients, nystrom
 from mrviz.targets.options import as_count
+from mrviz.theory.residuals import output_columns
 
 PRECONDITIONER_RANK = 100
 """Default rank of the Nyström preconditioner, at most a tenth of the order."""
@@ -193,11 +194,7 @@ def _columns(operator: NTKOperator, y: Array) -> Tensor:
         )
     if not bool(torch.isfinite(values).all()):
         raise InputError("y holds NaN or infinite values")
-    if operator.reduce == "full":
-        return values.reshape(-1, 1)
-    if isinstance(operator.reduce, int):
-        return values[:, operator.reduce : operator.reduce + 1]
-    return values
+    return output_columns(values, operator.reduce)
 
 
 def _warnings(

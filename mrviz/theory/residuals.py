@@ -10,6 +10,7 @@ from torch import Tensor
 from mrviz._checks import Array
 from mrviz.errors import InputError
 from mrviz.ntk import Gram
+from mrviz.ntk.factors import Reduce
 from mrviz.programs import ReprogrammedModel
 from mrviz.spectrum import Spectrum
 from mrviz.targets import Target
@@ -51,12 +52,16 @@ def residual_columns(gram: Gram, r: Tensor) -> Tensor:
             f"the residual has shape {tuple(r.shape)}, the Gram is of {gram.n} samples and "
             f"{gram.outputs} outputs"
         )
-    r = r.to(gram.matrix.device, torch.float64)
-    if gram.reduce == "full":
-        return r.reshape(-1, 1)
-    if isinstance(gram.reduce, int):
-        return r[:, gram.reduce : gram.reduce + 1]
-    return r
+    return output_columns(r.to(gram.matrix.device, torch.float64), gram.reduce)
+
+
+def output_columns(values: Tensor, reduce: Reduce) -> Tensor:
+    """Values (n, C) as the columns (N, m) that a kernel with that reduction acts on."""
+    if reduce == "full":
+        return values.reshape(-1, 1)
+    if isinstance(reduce, int):
+        return values[:, reduce : reduce + 1]
+    return values
 
 
 def residual_energy(gram: Gram, spectrum: Spectrum, r: Tensor) -> Tensor:
