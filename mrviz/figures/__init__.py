@@ -1,5 +1,7 @@
 """Pure functions from results to plotly figures."""
 
+from mrviz.figures.capacity import capacity_figure
+from mrviz.figures.learning import learning_figure
 from mrviz.figures.spectrum import Curve, spectrum_figure
 from mrviz.figures.study import correlation_figure, depth_figure, ranking_figure
 from mrviz.figures.theme import CONFIG, PALETTE, Theme
@@ -9,8 +11,10 @@ __all__ = [
     "PALETTE",
     "Curve",
     "Theme",
+    "capacity_figure",
     "correlation_figure",
     "depth_figure",
+    "learning_figure",
     "ranking_figure",
     "spectrum_figure",
 ]
