@@ -1,5 +1,7 @@
 """Pure functions from results to plotly figures."""
 
+from mrviz.figures.gram import gram_figure
+from mrviz.figures.source import source_figure
 from mrviz.figures.spectrum import Curve, spectrum_figure
 from mrviz.figures.study import correlation_figure, depth_figure, ranking_figure
 from mrviz.figures.theme import CONFIG, PALETTE, Theme
@@ -11,6 +13,8 @@ __all__ = [
     "Theme",
     "correlation_figure",
     "depth_figure",
+    "gram_figure",
     "ranking_figure",
+    "source_figure",
     "spectrum_figure",
 ]
