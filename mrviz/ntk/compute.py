@@ -128,6 +128,7 @@ def jacobian_gram(
     model: ReprogrammedModel,
     x: Array,
     *,
+    reduce: Reduce = "full",
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     chunk_size: int | None = None,
@@ -142,6 +143,7 @@ def jacobian_gram(
     Args:
         model: a reprogrammed model whose program has ``scalar_features``.
         x: target inputs (n, *target_shape).
+        reduce: as in :func:`ntk_gram`.
         device: as in :func:`ntk_gram`.
         dtype: as in :func:`ntk_gram`.
         chunk_size: as in :func:`ntk_gram`.
@@ -157,6 +159,7 @@ def jacobian_gram(
     plan = make_plan(
         model,
         x,
+        reduce=reduce,
         method="structured",
         device=device,
         dtype=dtype,

@@ -88,7 +88,7 @@ class SourceData:
         held_out = len(classes) * (TARGETS[name].per_class // 8)
         n_train = len(classes) * TARGETS[name].per_class - 2 * held_out
         splits = balanced_split(y, n_train, held_out, held_out, SPLIT_SEED)
-        train, val, test = ((_resize(x[rows], input_size), y[rows]) for rows in splits)
+        train, val, test = ((resized(x[rows], input_size), y[rows]) for rows in splits)
         return cls(train, val, test)
 
     def statistics(self) -> tuple[list[float], list[float]]:
@@ -230,8 +230,9 @@ def _evaluate(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
     return accuracy, float(F.cross_entropy(logits.double(), y))
 
 
-def _resize(x: Tensor, size: int) -> Tensor:
+def resized(x: Tensor, size: int) -> Tensor:
+    """Images (n, c, size, size) from images (n, c, h, w) in [0, 1], bilinear."""
     if tuple(x.shape[-2:]) == (size, size):
         return x
-    resized = F.interpolate(x, (size, size), mode="bilinear", antialias=size < x.shape[-1])
-    return resized.clamp(0, 1)
+    images = F.interpolate(x, (size, size), mode="bilinear", antialias=size < x.shape[-1])
+    return images.clamp(0, 1)

@@ -8,6 +8,7 @@ from mrviz.theory.drift import Drift, kernel_drift
 from mrviz.theory.dynamics import Descent, Trajectory, simulate
 from mrviz.theory.factors import SourceFactors, source_factors
 from mrviz.theory.feature_motion import Assumption3, InputMotion
+from mrviz.theory.gram_factors import GramFactors, gram_factors
 from mrviz.theory.kernel_regime import FeatureKernel, KernelRegimeSource, WideKernel
 from mrviz.theory.leave_one_out import leave_one_out, ridge_regression
 from mrviz.theory.modes import (
@@ -30,11 +31,19 @@ from mrviz.theory.residuals import (
     residual_energy,
     training_residual,
 )
+from mrviz.theory.source_report import (
+    DepthPoint,
+    SourceReport,
+    source_report,
+    strength_over_depth,
+)
 from mrviz.theory.strength import (
     Effectiveness,
+    KernelSpectra,
     KernelStrength,
     SourceStrength,
     effectiveness,
+    kernel_spectra,
     kernel_strength,
     source_strength,
 )
@@ -57,19 +66,23 @@ __all__ = [
     "Condition",
     "Conditions",
     "Decomposition",
+    "DepthPoint",
     "Descent",
     "DistributionBound",
     "Drift",
     "Effectiveness",
     "Evidence",
     "FeatureKernel",
+    "GramFactors",
     "InputMotion",
     "KernelRegimeSource",
+    "KernelSpectra",
     "KernelStrength",
     "Prediction",
     "ProgramFactor",
     "Ranking",
     "SourceFactors",
+    "SourceReport",
     "SourceStrength",
     "Thresholds",
     "Trajectory",
@@ -80,8 +93,10 @@ __all__ = [
     "evaluate_conditions",
     "gain",
     "gather_evidence",
+    "gram_factors",
     "h_score",
     "kernel_drift",
+    "kernel_spectra",
     "kernel_strength",
     "kernel_target_alignment",
     "leave_one_out",
@@ -102,9 +117,11 @@ __all__ = [
     "ridge_regression",
     "simulate",
     "source_factors",
+    "source_report",
     "source_strength",
     "stable_step",
     "steps_to",
+    "strength_over_depth",
     "theorem_sum",
     "time_to",
     "trace_kernel",

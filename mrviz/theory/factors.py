@@ -28,6 +28,7 @@ from mrviz.theory.strength import (
     DRAWS,
     PER_CLASS,
     Effectiveness,
+    KernelSpectra,
     KernelStrength,
     SourceData,
     checked,
@@ -210,13 +211,7 @@ def needed(source: SourceModel, source_data: SourceData | None) -> tuple[Tensor,
 def own_strength(regime: KernelRegimeSource) -> KernelStrength:
     """λ_min of the K_S that a source in the kernel regime is made of."""
     found = spectrum(regime.gram, eigenvectors=False)
-    return KernelStrength(
-        kind="kernel regime",
-        smallest=(found.smallest,),
-        floors=(found.floor,),
-        largest=(found.largest,),
-        order=found.order,
-    )
+    return KernelSpectra("kernel regime", (found,)).strength
 
 
 def tangent_features(

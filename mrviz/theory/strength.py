@@ -164,6 +164,49 @@ class KernelStrength:
         return {**asdict(self), "mean": self.mean, "spread": self.spread}
 
 
+@dataclass(frozen=True, eq=False)
+class KernelSpectra:
+    """All eigenvalues of K_S on several draws of source samples.
+
+    Attributes:
+        kind: as in :class:`KernelStrength`.
+        spectra: one for each draw, without eigenvectors.
+        notes: what was done differently than planned.
+    """
+
+    kind: str
+    spectra: tuple[Spectrum, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def order(self) -> int:
+        """Samples a draw."""
+        return self.spectra[0].order
+
+    @property
+    def strength(self) -> KernelStrength:
+        """λ_min[K_S] over the draws."""
+        return KernelStrength(
+            kind=self.kind,
+            smallest=tuple(s.smallest for s in self.spectra),
+            floors=tuple(s.floor for s in self.spectra),
+            largest=tuple(s.largest for s in self.spectra),
+            order=self.order,
+            notes=self.notes,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "kind": self.kind,
+            "spectra": [s.to_dict() for s in self.spectra],
+            "notes": list(self.notes),
+        }
+
+    def __repr__(self) -> str:
+        return f"KernelSpectra({self.strength.describe()})"
+
+
 def draw_samples(labels: Tensor, per_class: int, draws: int, seed: int) -> list[Tensor]:
     """Indices of random samples, the same number of each class where there are enough.
 
@@ -182,7 +225,7 @@ def draw_samples(labels: Tensor, per_class: int, draws: int, seed: int) -> list[
     ]
 
 
-def kernel_strength(
+def kernel_spectra(
     source: SourceModel,
     data: SourceData,
     *,
@@ -195,8 +238,8 @@ def kernel_strength(
     device: torch.device | str | None = None,
     progress: ProgressCallback | bool | None = None,
     cancel: CancelFlag | None = None,
-) -> KernelStrength:
-    """λ_min[K_S] as the paper measures it: a few samples of each class, a few draws.
+) -> KernelSpectra:
+    """Eigenvalues of K_S on a few samples of each class, a few draws.
 
     Args:
         source: the source.
@@ -217,8 +260,9 @@ def kernel_strength(
     Example:
         >>> source = mrviz.load_source("dnn", depth=2, width=32, input_size=8, progress=False)
         >>> data = torch.rand(60, 1, 8, 8), torch.arange(60) % 10
-        >>> kernel_strength(source, data, kind="infinite-width", progress=False).order
-        60
+        >>> found = kernel_spectra(source, data, kind="infinite-width", progress=False)
+        >>> len(found.spectra), found.order  # all 60 samples fit into one draw
+        (1, 60)
     """
     x, y = checked(source, data)
     counts = torch.bincount(y)
@@ -226,7 +270,7 @@ def kernel_strength(
     picks = draw_samples(y, per_class, draws, seed)
     if len(picks[0]) == len(y):
         picks = picks[:1]
-    spectra = [
+    spectra = tuple(
         spectrum(
             source_ntk(
                 source,
@@ -241,15 +285,48 @@ def kernel_strength(
             eigenvectors=False,
         )
         for pick in picks
-    ]
-    return KernelStrength(
-        kind=kind,
-        smallest=tuple(s.smallest for s in spectra),
-        floors=tuple(s.floor for s in spectra),
-        largest=tuple(s.largest for s in spectra),
-        order=len(picks[0]),
-        notes=(f"only {fewest} samples of some class",) if fewest < per_class else (),
     )
+    notes = (f"only {fewest} samples of some class",) if fewest < per_class else ()
+    return KernelSpectra(kind, spectra, notes)
+
+
+def kernel_strength(
+    source: SourceModel,
+    data: SourceData,
+    *,
+    kind: str = "empirical",
+    per_class: int = PER_CLASS,
+    draws: int = DRAWS,
+    reduce: Reduce = "trace",
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    progress: ProgressCallback | bool | None = None,
+    cancel: CancelFlag | None = None,
+) -> KernelStrength:
+    """λ_min[K_S] as the paper measures it: a few samples of each class, a few draws.
+
+    It is the end of :func:`kernel_spectra`, whose arguments and errors it has.
+
+    Example:
+        >>> source = mrviz.load_source("dnn", depth=2, width=32, input_size=8, progress=False)
+        >>> data = torch.rand(60, 1, 8, 8), torch.arange(60) % 10
+        >>> kernel_strength(source, data, kind="infinite-width", progress=False).order
+        60
+    """
+    return kernel_spectra(
+        source,
+        data,
+        kind=kind,
+        per_class=per_class,
+        draws=draws,
+        reduce=reduce,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        progress=progress,
+        cancel=cancel,
+    ).strength
 
 
 @dataclass(frozen=True, eq=False)
