@@ -25,9 +25,7 @@ class CapacityView(View):
     label = "Capacity"
     tooltip = "λ_min, effective rank and predicted accuracy at every capacity; click to go there"
 
-    def __init__(
-        self, bench: Workbench, changed: Callable[[], None], learning: Learning
-    ) -> None:
+    def __init__(self, bench: Workbench, changed: Callable[[], None], learning: Learning) -> None:
         super().__init__(bench, changed)
         self._learning = learning
 
@@ -80,7 +78,15 @@ class CapacityView(View):
         """One row a capacity."""
         predicted = self._predicted(result)
         return as_csv(
-            ("capacity", "parameters", "smallest", "resolved", "rank", "effective_rank", "accuracy"),
+            (
+                "capacity",
+                "parameters",
+                "smallest",
+                "resolved",
+                "rank",
+                "effective_rank",
+                "accuracy",
+            ),
             [
                 (
                     at.experiment.capacity,

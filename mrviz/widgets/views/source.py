@@ -1,0 +1,119 @@
+"""The view of the source on its own task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as w
+import plotly.graph_objects as go
+
+from mrviz.experiment import Experiment
+from mrviz.figures import message_figure, source_figure
+from mrviz.targets import TARGETS
+from mrviz.widgets.views.base import Job, Scene, View, as_csv
+from mrviz.workbench import OWN, Result, SourceStudy, Workbench, has_own_data
+
+
+class SourceView(View):
+    """Source accuracy, the spectrum of K_S, and λ_min[K_S] over the depth of its family."""
+
+    name = "source"
+    label = "Source"
+    tooltip = "How good the source is: accuracy, spectrum of its kernel K_S, λ_min over depth"
+
+    def __init__(self, bench: Workbench, changed: Callable[[], None]) -> None:
+        super().__init__(bench, changed)
+        self._study = SourceStudy(bench)
+        self._data = w.Dropdown(
+            description="Source data",
+            options=[
+                ("the source's own, where it has some", OWN),
+                *((spec.label, name) for name, spec in TARGETS.items()),
+            ],
+            tooltip="The samples in K_S: 10 of each class, drawn three times",
+        )
+        self._data.observe(lambda _: changed(), "value")
+        self.controls = (self._data,)
+
+    def missing(self, result: Result) -> bool:
+        """Whether report, depth curve or conditions are not there yet."""
+        return not self._study.complete(result, self._name(result.experiment))
+
+    def work(self, result: Result, job: Job) -> None:
+        """Report, curve over depth, and the conditions that need the source's own data."""
+        self._study.work(result, self._name(result.experiment), job.show, **job.report)
+
+    def figure(self, scene: Scene) -> go.Figure:
+        """Spectrum of K_S and λ_min over depth."""
+        result = scene.result
+        found = result and self.details(result)
+        if result is None or found is None:
+            text = "" if result is None else "Looking at the source …"
+            return message_figure(text, scene.theme)
+        return source_figure(
+            found["report"],
+            found["depths"],
+            depth=result.experiment.depth,
+            theme=scene.theme,
+        )
+
+    def note(self, result: Result) -> str:
+        """Accuracy, and whose data these are."""
+        found = self.details(result)
+        if found is None:
+            return ""
+        report, name = found["report"], self._name(result.experiment)
+        parts = []
+        if name == OWN:
+            strength = report.strength
+            low, high = strength.interval
+            parts.append(
+                f"Source accuracy on its own task {strength.accuracy:.1%} (95 % interval "
+                f"{low:.1%} to {high:.1%}, {strength.n:,} held-out samples)"
+            )
+        else:
+            parts.append(
+                f"K_S on {TARGETS[name].label}, not on the source's own task, so that T8 to T10 "
+                "stay as they are"
+            )
+        if found["depths"]:
+            parts.append("λ_min over depth is that of random weights")
+        return "; ".join([*parts, *report.notes]) + "."
+
+    def table(self, result: Result) -> str:
+        """Eigenvalues of K_S by kind and draw, then λ_min by depth, kind and draw."""
+        found = self.details(result)
+        rows: list[tuple[Any, ...]] = []
+        for kernel in found["report"].kernels if found else ():
+            for draw, spec in enumerate(kernel.spectra, start=1):
+                for k, value in enumerate(spec.eigenvalues.tolist(), start=1):
+                    rows.append(("spectrum", kernel.kind, "", draw, k, value, value > spec.floor))
+        for point in found["depths"] if found else ():
+            for strength in point.strengths:
+                pairs = zip(strength.smallest, strength.floors, strict=True)
+                for draw, (value, floor) in enumerate(pairs, start=1):
+                    row = ("smallest", strength.kind, point.depth, draw, strength.order)
+                    rows.append((*row, value, value > floor))
+        head = ("what", "kind", "depth", "draw", "index", "eigenvalue", "resolved")
+        return as_csv(head, rows)
+
+    def details(self, result: Result) -> dict[str, Any] | None:
+        """The report and the points over depth."""
+        experiment = result.experiment
+        name = self._name(experiment)
+        report = self._study.report(experiment, name)
+        if report is None:
+            return None
+        return {"report": report, "depths": self._study.curve(experiment, name)}
+
+    def code(self, experiment: Experiment) -> str:
+        """The report on the source's own data."""
+        return "\nfrom mrviz.theory import source_report\n\nprint(source_report(source))\n"
+
+    def _name(self, experiment: Experiment) -> str:
+        """The data set in use: the first one where the source brings none of its own."""
+        name = str(self._data.value)
+        if name == OWN and not has_own_data(experiment):
+            return "mnist-5k"
+        return name
