@@ -65,6 +65,11 @@ def base_layout(theme: Theme, height: int) -> dict[str, Any]:
         "autosize": True,
         "margin": {"l": 64, "r": 16, "t": 36, "b": 48},
         "hoverlabel": {"namelength": -1},
+        "modebar": {
+            "bgcolor": "rgba(0,0,0,0)",
+            "color": colors.faint,
+            "activecolor": colors.text,
+        },
     }
 
 
