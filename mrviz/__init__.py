@@ -100,12 +100,12 @@ __all__ = [
 ]
 
 
-def explore(**choices: Any) -> "Explorer":
-    """Opens the Explorer; see :class:`mrviz.widgets.Explorer` for the choices.
+def explore(*, view: str = "spectrum", **choices: Any) -> "Explorer":
+    """Opens the Explorer; see :class:`mrviz.widgets.Explorer` for the views and the choices.
 
     Example:
         >>> mrviz.explore(target="digits", program="linear")  # doctest: +SKIP
     """
     from mrviz.widgets import Explorer
 
-    return Explorer(**choices)
+    return Explorer(view=view, **choices)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,24 +9,25 @@ from dataclasses import fields, replace
 from functools import partial, wraps
 from typing import Any
 
-import ipywidgets as w
 import plotly.graph_objects as go
 
 from mrviz._progress import stop_if_cancelled
 from mrviz.errors import InputError, MissingDataError
 from mrviz.experiment import Experiment
-from mrviz.figures import CONFIG, Curve, Theme, spectrum_figure
+from mrviz.figures import Curve, Theme
 from mrviz.ntk import Gram
 from mrviz.targets import TARGETS
+from mrviz.targets.options import as_choice
 from mrviz.targets.raw import load_raw
 from mrviz.widgets.bridge import PageBridge
 from mrviz.widgets.cells import replace_in_cell
-from mrviz.widgets.controls import Controls, close_tree
-from mrviz.widgets.figure import LiveFigure
-from mrviz.widgets.panels import conditions_html, formulas_tex, statistics_html
+from mrviz.widgets.controls import Controls
+from mrviz.widgets.export import exported
 from mrviz.widgets.pins import Pins
 from mrviz.widgets.presets import PRESETS
+from mrviz.widgets.screen import Screen
 from mrviz.widgets.status import StatusLine
+from mrviz.widgets.views import Job, Scene, make_views
 from mrviz.widgets.worker import Worker
 from mrviz.workbench import Result, Workbench
 
@@ -52,13 +52,14 @@ def _reported(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Explorer:
-    """The spectrum of a reprogrammed model's tangent kernel and its transfer conditions, live.
+    """A reprogrammed model's tangent kernel and its transfer conditions, live.
 
     Display it as the last line of a cell; running the cell again replaces it. Everything
     chosen in it can be read and set by name (``explorer.capacity = 4``), and :attr:`results`
     holds what it shows.
 
     Args:
+        view: what the figure shows: "spectrum", "capacity", "learning", "gram" or "source".
         **choices: fields of :class:`~mrviz.experiment.Experiment`: ``source``, ``target``,
             ``program``, ``capacity``, ``n``, … as names or, for the first three, objects of
             your own.
@@ -67,12 +68,11 @@ class Explorer:
         InputError: a choice that does not exist.
     """
 
-    def __init__(self, **choices: Any) -> None:
+    def __init__(self, *, view: str = "spectrum", **choices: Any) -> None:
         experiment = Experiment().changed(**choices)
         self._bench = Workbench()
         self._lock = threading.RLock()
         self._result: Result | None = None
-        self._swept: set[Experiment] = set()
         self._active: Experiment | None = None
         self._controls = Controls(experiment, self._changed)
         self._wanted = self._controls.experiment
@@ -80,12 +80,22 @@ class Explorer:
         self._pins = Pins(self._redraw)
         self._bridge = PageBridge(self._export)
         self._bridge.observe(lambda _: self._redraw(), "theme")
-        self._figure = LiveFigure(spectrum_figure([]))
-        self._frame = w.VBox([self._figure])
-        self._statistics, self._conditions, self._program = w.HTML(), w.HTML(), w.HTML()
-        self._formulas = w.HTMLMath()
+        self._views = make_views(self._bench, self._view_changed)
+        self._view = self._views[as_choice(view, self._views, "view")]
+        self._screen = Screen(
+            self._views,
+            view,
+            controls=self._controls.box,
+            status=self._status.box,
+            pins=self._pins.box,
+            exports=self._bridge,
+            on_view=self._view_chosen,
+            on_click=self._point_clicked,
+            on_pin=self._pin_clicked,
+            on_preset=self._preset_chosen,
+        )
+        self.widget = self._screen.widget
         self._worker = Worker(self._job_failed, self._finished)
-        self.widget = self._arrange()
         replace_in_cell(self)
         self._request(self._wanted)
 
@@ -109,6 +119,20 @@ class Explorer:
         return self._result
 
     @property
+    def view(self) -> str:
+        """What the figure shows; can be set."""
+        return self._view.name
+
+    @view.setter
+    def view(self, name: str) -> None:
+        self._screen.selector.value = as_choice(name, self._views, "view")
+
+    @property
+    def details(self) -> Any:
+        """What the open view shows, as an object or a dict of them; ``None`` before it is there."""
+        return None if self._result is None else self._view.details(self._result)
+
+    @property
     def pinned(self) -> dict[str, Result]:
         """Pinned results by name."""
         return {name: pin.result for name, pin in self._pins.named().items()}
@@ -130,7 +154,7 @@ class Explorer:
     def snapshot(self) -> go.Figure:
         """The figure as it is now, as a plain plotly figure that needs no kernel."""
         with self._lock:
-            return spectrum_figure(self._curves(), theme=self._theme)
+            return self._view.figure(self._scene())
 
     def pin(self, name: str | None = None) -> None:
         """Keeps the present result in the figure, to compare others with it."""
@@ -145,7 +169,7 @@ class Explorer:
         self._bridge.unobserve_all()
         self._controls.close()
         self._pins.close()
-        close_tree(self.widget)
+        self._screen.close()
 
     def __repr__(self) -> str:
         return f"Explorer({self._controls.experiment.label()})"
@@ -153,52 +177,38 @@ class Explorer:
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self.widget._repr_mimebundle_(**kwargs)
 
-    def _arrange(self) -> w.Box:
-        pin = w.Button(description="Pin", tooltip="Keep this spectrum to compare others with it")
-        pin.layout.width = "70px"
-        pin.on_click(lambda _: self._pin_clicked())
-        preset = w.Dropdown(
-            options=[("Presets…", ""), *((name, name) for name in PRESETS)],
-            tooltip="Ready-made comparisons",
-        )
-        preset.layout.width = "210px"
-        preset.observe(lambda change: self._preset_chosen(change["new"], preset), "value")
-        toolbar = w.HBox([preset, pin, self._bridge])
-        toolbar.add_class("mrviz-toolbar")
-        self._program.add_class("mrviz-note")
-        formulas = w.Accordion([self._formulas], titles=("Formulas",), selected_index=None)
-        view = w.VBox(
-            [
-                toolbar,
-                self._status.box,
-                self._statistics,
-                self._frame,
-                self._pins.box,
-                self._program,
-                self._conditions,
-                formulas,
-            ]
-        )
-        view.add_class("mrviz-view")
-        main = w.Box([self._controls.box, view])
-        main.add_class("mrviz-main")
-        root = w.VBox([main])
-        root.add_class("mrviz")
-        return root
-
     @_reported
     def _changed(self, _: str) -> None:
         self._request(self._controls.experiment, DEBOUNCE)
+
+    @_reported
+    def _view_chosen(self, name: str) -> None:
+        with self._lock:
+            self._view = self._views[name]
+            self._screen.open(self._view)
+            self._redraw()
+            self._show_panels()
+            experiment = self._controls.experiment
+            if self._bench.cached(experiment) is not None or not self._worker.busy:
+                self._request(experiment)
+
+    @_reported
+    def _view_changed(self) -> None:
+        with self._lock:
+            self._redraw()
+            self._request(self._controls.experiment, DEBOUNCE)
+
+    @_reported
+    def _point_clicked(self, x: float) -> None:
+        if choices := self._view.clicked(x):
+            self.set(**choices)
 
     @_reported
     def _pin_clicked(self) -> None:
         self.pin()
 
     @_reported
-    def _preset_chosen(self, name: str, control: w.Dropdown) -> None:
-        if not name:
-            return
-        control.value = ""
+    def _preset_chosen(self, name: str) -> None:
         *pinned, (_, last) = PRESETS[name]
         with self._lock:
             self._controls.set(last)
@@ -216,11 +226,12 @@ class Explorer:
                     self._worker.cancel()
                     self._active = None
                 self._display(known, None)
-                if self._active == family:
-                    return
-                if not self._missing(known, family):
-                    self._finished(True)
-                    return
+                if not self._view.missing(known):
+                    if self._active == family:
+                        return
+                    if not self._unswept(known):
+                        self._finished(True)
+                        return
             self._start(partial(self._compute, experiment), experiment, delay)
 
     def _start(
@@ -229,26 +240,27 @@ class Explorer:
         if self._bench.cached(experiment) is None:
             self._show_panels(dim=True)
         self._active = replace(experiment, capacity=None)
-        self._bridge.code = experiment.code()
+        self._bridge.code = experiment.code() + self._view.code(experiment)
         self._status.busy("computing")
         self._worker.submit(job, delay)
 
-    def _missing(self, result: Result, family: Experiment) -> bool:
-        return result.capacity_range is not None and family not in self._swept
+    def _unswept(self, result: Result) -> bool:
+        return result.capacity_range is not None and not self._bench.swept(result.experiment)
 
     def _compute(self, experiment: Experiment, flag: threading.Event) -> None:
-        """Sketches, then the exact result, then all other capacities for instant dragging."""
+        """Sketches, the exact result, what the view needs, all capacities for instant dragging."""
         report: dict[str, Any] = {"progress": self._status.progress, "cancel": flag}
         if self._bench.cached(experiment) is None:
             for sketch in self._bench.sketches(experiment, **report):
                 self._display(sketch, flag, experiment)
-        self._display(self._bench.run(experiment, **report), flag, experiment)
-        family = replace(experiment, capacity=None)
-        if family in self._swept:
+        result, view = self._bench.run(experiment, **report), self._view
+        self._display(result, flag, experiment)
+        if view.missing(result):
+            view.work(result, Job(**report, show=partial(self._show_again, result, flag)))
+        if not self._unswept(result):
             return
-        for _ in self._bench.sweep(experiment, **report):
+        for _ in self._bench.sweep(result.experiment, **report):
             stop_if_cancelled(flag, "capacities")
-        self._swept.add(family)
         with suppress(MissingDataError):  # so that another target shows without a wait
             for name in TARGETS:
                 stop_if_cancelled(flag, name)
@@ -282,40 +294,35 @@ class Explorer:
             self._controls.show_capacity(
                 result.capacity_label, result.capacity_range, experiment.capacity
             )
-            self._bridge.code = experiment.code()
+            self._bridge.code = experiment.code() + self._view.code(experiment)
             self._redraw()
             self._show_panels()
 
+    def _show_again(self, result: Result, flag: threading.Event) -> None:
+        """Something new is known of a result."""
+        known = self._bench.cached(result.experiment) or result
+        self._display(known, flag, result.experiment)
+
     def _show_panels(self, *, dim: bool = False) -> None:
         with self._lock:
-            (self._frame.add_class if dim else self._frame.remove_class)("mrviz-dim")
-            result = self._result
-            if result is None:
-                return
-            note = "" if result.exact else f"Sketch: {result.sketch}."
-            self._statistics.value = statistics_html(result, dim=dim)
-            self._conditions.value = conditions_html(result.conditions, note=note, dim=dim)
-            self._formulas.value = formulas_tex(result.conditions)
-            self._program.value = f"Program: {result.description}."
+            self._screen.dim(dim)
+            if self._result is not None:
+                self._screen.tell(self._result, self._view, dim=dim)
 
     def _redraw(self) -> None:
         with self._lock:
-            self._figure.show_figure(spectrum_figure(self._curves(), theme=self._theme))
+            self._screen.draw(self._view.figure(self._scene()))
 
     @property
     def _theme(self) -> Theme:
         return "dark" if self._bridge.theme == "dark" else "light"
 
-    def _curves(self) -> list[Curve]:
-        curves = []
-        if (result := self._result) is not None:
-            name = result.experiment.label()
-            name += "" if result.exact else f" (sketch: {result.n} samples)"
-            curves.append(Curve(f"now: {name}", result.spectrum, result.energy.numpy()))
-        for name, pin in self._pins.named().items():
-            found = pin.result
-            curves.append(Curve(name, found.spectrum, found.energy.numpy(), pin.shown.value))
-        return curves
+    def _scene(self) -> Scene:
+        pinned = [
+            Curve(name, pin.result.spectrum, pin.result.energy.numpy(), pin.shown.value)
+            for name, pin in self._pins.named().items()
+        ]
+        return Scene(self._result, pinned, self._theme)
 
     @_reported
     def _cancel(self) -> None:
@@ -365,14 +372,8 @@ class Explorer:
         if result is None:
             self._failed(InputError("there is nothing to export yet: wait for the first spectrum"))
             return None
-        if form == "CSV":
-            return "spectrum.csv", "text/csv", result.to_csv()
-        if form == "JSON":
-            pins = {name: pinned.to_dict() for name, pinned in self.pinned.items()}
-            text = json.dumps({"current": result.to_dict(), "pinned": pins}, indent=1)
-            return "spectrum.json", "application/json", text
-        page = self.snapshot().to_html(include_plotlyjs=True, config=CONFIG)
-        return "spectrum.html", "text/html", page
+        with self._lock:
+            return exported(form, self._view, result, self.pinned, self.snapshot())
 
 
 def _choice(name: str) -> property:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
+from itertools import takewhile
 from threading import RLock
 from typing import Any
 
@@ -15,11 +17,14 @@ from mrviz.figures import CONFIG
 class LiveFigure(go.FigureWidget):
     """A FigureWidget that can be redrawn from any thread and survives a page reload."""
 
-    def __init__(self, figure: go.Figure) -> None:
+    def __init__(self, figure: go.Figure, clicked: Callable[[float], None] | None = None) -> None:
+        """Takes the first figure, and what to call with the x of a point that was clicked."""
         self._write_lock = RLock()
+        self._clicked = clicked
         self._shown: dict[str, Any] = _parts(figure)
         super().__init__(figure)
         self._config = CONFIG
+        self._listen(0)
 
     def show_figure(self, figure: go.Figure) -> None:
         """Becomes ``figure``; sends what differs from the last one, in one message if it can."""
@@ -27,10 +32,15 @@ class LiveFigure(go.FigureWidget):
         with self._write_lock:
             old, self._shown = self._shown, new
             shown: tuple[Any, ...] = self.data  # type: ignore[has-type]
-            if len(shown) > len(new["data"]):
-                self.data = shown = shown[: len(new["data"])]
+            kinds = ([trace.get("type") for trace in part["data"]] for part in (old, new))
+            kept = sum(
+                1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*kinds, strict=False))
+            )
+            if len(shown) > kept:  # a trace cannot change its type
+                self.data = shown = shown[:kept]
             if len(new["data"]) > len(shown):  # before the layout, which names their axes
                 self.add_traces(figure.data[len(shown) :])
+                self._listen(len(shown))
             with self.batch_update():
                 for mine, before, now in zip(shown, old["data"], new["data"], strict=False):
                     mine.update(_changes(before, now))
@@ -51,6 +61,18 @@ class LiveFigure(go.FigureWidget):
                 self._trait_values["_widget_data"] = deepcopy(self._data)
                 self._trait_values["_widget_layout"] = deepcopy(self._layout_obj._props)
         return super().get_state(key=key, drop_defaults=drop_defaults)
+
+    def _listen(self, start: int) -> None:
+        """Hears clicks on traces from number ``start`` on."""
+        if self._clicked is None:
+            return
+        for trace in self.data[start:]:
+            if trace.type == "scatter":
+                trace.on_click(self._point_clicked)
+
+    def _point_clicked(self, _: Any, points: Any, __: Any) -> None:
+        if points.xs and self._clicked is not None:
+            self._clicked(float(points.xs[0]))
 
 
 def _parts(figure: go.Figure) -> dict[str, Any]:

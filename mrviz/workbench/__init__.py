@@ -3,5 +3,15 @@
 from mrviz.workbench.bench import Workbench
 from mrviz.workbench.learning import Learning, Schedule, Training
 from mrviz.workbench.result import Result
+from mrviz.workbench.source import OWN, SourceStudy, has_own_data
 
-__all__ = ["Learning", "Result", "Schedule", "Training", "Workbench"]
+__all__ = [
+    "OWN",
+    "Learning",
+    "Result",
+    "Schedule",
+    "SourceStudy",
+    "Training",
+    "Workbench",
+    "has_own_data",
+]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from mrviz._progress import CancelFlag, ProgressCallback
@@ -120,7 +119,12 @@ class SourceStudy:
             own = source.test_data
             assert own is not None
             factors = source_factors(
-                model, x, own, seed=experiment.seed, progress=progress, cancel=cancel,
+                model,
+                x,
+                own,
+                seed=experiment.seed,
+                progress=progress,
+                cancel=cancel,
                 reduce="sum" if many else "trace",
             )
             distribution = distribution_bound(model, x, own, seed=experiment.seed)

@@ -104,7 +104,9 @@ class CapacityView(View):
     def details(self, result: Result) -> dict[str, Any] | None:
         """The sweep and the predicted accuracies by capacity."""
         sweep = self._sweep(result)
-        return sweep and {"sweep": sweep, "predicted_accuracy": self._predicted(result)}
+        if sweep is None:
+            return None
+        return {"sweep": sweep, "predicted_accuracy": self._predicted(result)}
 
     def code(self, experiment: Experiment) -> str:
         """A sweep, and the prediction at each of its capacities."""

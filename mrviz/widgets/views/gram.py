@@ -46,9 +46,11 @@ class GramView(View):
     def figure(self, scene: Scene) -> go.Figure:
         """One heat map, or three where the kernel is a product."""
         result = scene.result
-        factors = result and self.details(result)
+        factors = None if result is None else self.details(result)
         if result is None or factors is None:
-            return message_figure("" if result is None else "Computing the factors …", scene.theme)
+            return message_figure(
+                "" if result is None else "Computing the factors …", theme=scene.theme
+            )
         return gram_figure(factors, classes=result.experiment.class_names, theme=scene.theme)
 
     def note(self, result: Result) -> str:

@@ -132,7 +132,10 @@ class LearningView(View):
         if prediction is None and not history:
             message = self._learning.obstacle(result.experiment) or "Predicting the training …"
         return learning_figure(
-            prediction and prediction.trajectory, history, theme=scene.theme, message=message
+            None if prediction is None else prediction.trajectory,
+            history,
+            theme=scene.theme,
+            message=message,
         )
 
     def note(self, result: Result) -> str:

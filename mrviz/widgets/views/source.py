@@ -47,10 +47,10 @@ class SourceView(View):
     def figure(self, scene: Scene) -> go.Figure:
         """Spectrum of K_S and λ_min over depth."""
         result = scene.result
-        found = result and self.details(result)
+        found = None if result is None else self.details(result)
         if result is None or found is None:
             text = "" if result is None else "Looking at the source …"
-            return message_figure(text, scene.theme)
+            return message_figure(text, theme=scene.theme)
         return source_figure(
             found["report"],
             found["depths"],
