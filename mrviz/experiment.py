@@ -112,6 +112,14 @@ class Experiment:
             dropped["n"] = min(self.n, len(own.x_train))
         return replace(self, **{**dropped, **choices})
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the target's classes; empty for real-valued targets."""
+        target = self.target
+        if isinstance(target, Target):
+            return target.classes if target.is_classification else ()
+        return tuple(TARGETS[target].classes)
+
     def source_options(self) -> dict[str, Any]:
         """The options for :func:`~mrviz.load_source` that were chosen."""
         chosen = {name: getattr(self, name) for name in SOURCE_OPTIONS}

@@ -1,6 +1,8 @@
 """Pure functions from results to plotly figures."""
 
+from mrviz.figures.capacity import capacity_figure
 from mrviz.figures.gram import gram_figure
+from mrviz.figures.learning import learning_figure
 from mrviz.figures.source import source_figure
 from mrviz.figures.spectrum import Curve, spectrum_figure
 from mrviz.figures.study import correlation_figure, depth_figure, ranking_figure
@@ -11,9 +13,11 @@ __all__ = [
     "PALETTE",
     "Curve",
     "Theme",
+    "capacity_figure",
     "correlation_figure",
     "depth_figure",
     "gram_figure",
+    "learning_figure",
     "ranking_figure",
     "source_figure",
     "spectrum_figure",

@@ -51,6 +51,7 @@ from mrviz.theory.transfer import (
     Evidence,
     evaluate_conditions,
     gather_evidence,
+    reconsidered,
     transfer_conditions,
 )
 from mrviz.theory.wide_limit import proposition_gap, theorem_sum, trace_kernel
@@ -108,6 +109,7 @@ __all__ = [
     "proposition_gap",
     "rank_programs",
     "rank_sources",
+    "reconsidered",
     "remaining",
     "residual",
     "residual_energy",

@@ -145,6 +145,39 @@ def evaluate_conditions(
     )
 
 
+def reconsidered(
+    conditions: Conditions,
+    spec: Spectrum,
+    evidence: Evidence,
+    outputs: int,
+    thresholds: Thresholds = DEFAULTS,
+) -> Conditions:
+    """The same conditions, judged again where evidence came that needs no Gram.
+
+    T7 by a prediction, T8 and T9 by the source's factors, T10 by logits, T12 by a drift; a
+    condition without such evidence stays as it is.
+
+    Args:
+        conditions: from :func:`evaluate_conditions`.
+        spec: the spectrum behind them.
+        evidence: what is known by now.
+        outputs: C.
+        thresholds: conventions that values are compared with.
+    """
+    late = []
+    if evidence.prediction is not None:
+        late.append(indicators.predicted_accuracy(evidence.prediction, outputs, thresholds))
+    if (factors := evidence.factors) is not None:
+        late.append(indicators.source_effectiveness(evidence.source, evidence.strength, factors))
+        late.append(indicators.assumption3(factors, thresholds))
+    if evidence.distribution is not None:
+        late.append(indicators.distribution_alignment(evidence.distribution, thresholds))
+    if evidence.drift is not None:
+        late.append(indicators.lazy_training(evidence.drift, spec, thresholds))
+    by_id = {condition.id: condition for condition in late}
+    return replace(conditions, items=tuple(by_id.get(c.id, c) for c in conditions))
+
+
 def transfer_conditions(
     model: ReprogrammedModel,
     target: Target,

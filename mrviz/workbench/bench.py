@@ -2,105 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from threading import Lock
-from typing import Any, Generic, TypeVar
-
-from torch import Tensor
+from dataclasses import replace
+from typing import Any
 
 from mrviz._progress import CancelFlag, ProgressCallback
 from mrviz.errors import InputError
 from mrviz.experiment import DTYPES, Experiment
-from mrviz.ntk import Gram, GramInfo, capacity_grams, ntk_gram, sketch_grams
+from mrviz.ntk import Gram, capacity_grams, ntk_gram, sketch_grams
 from mrviz.programs import Program, ReprogrammedModel
 from mrviz.sources import SourceModel
-from mrviz.spectrum import Spectrum, spectrum
+from mrviz.spectrum import spectrum
 from mrviz.targets import Target
 from mrviz.theory import (
-    Conditions,
     Evidence,
     SourceStrength,
     evaluate_conditions,
     gather_evidence,
+    reconsidered,
     residual_energy,
     source_strength,
 )
-
-T = TypeVar("T")
+from mrviz.workbench.recent import Recent
+from mrviz.workbench.result import Result
 
 SKETCHES = tuple(12 * 4**k for k in range(8))
 """Numbers of samples in the sketches that come before the exact result."""
 
 DIRECTIONS = 16
 """Sketches look at this many output directions where there are more outputs."""
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What one run of an experiment found.
-
-    Attributes:
-        experiment: the choices, capacity filled in.
-        n: samples in the Gram.
-        sketch: what a sketch leaves out and how far it can be off; empty for the exact result.
-        spectrum: eigenvalues (without eigenvectors).
-        energy: share of the residual in each eigenspace, (N,).
-        conditions: the transfer conditions.
-        info: how the Gram was computed.
-        capacity_range: smallest and largest capacity, where there is one.
-        capacity_label: what the capacity counts, where there is one.
-        description: what the program does, in one sentence.
-        seconds: wall-clock time of the run.
-    """
-
-    experiment: Experiment
-    n: int
-    sketch: str
-    spectrum: Spectrum
-    energy: Tensor
-    conditions: Conditions
-    info: GramInfo
-    capacity_range: tuple[int, int] | None
-    capacity_label: str | None
-    description: str
-    seconds: float
-
-    @property
-    def exact(self) -> bool:
-        """Whether these are all the samples and outputs asked for."""
-        return not self.sketch
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        return {
-            "experiment": self.experiment.to_dict(),
-            "n": self.n,
-            "exact": self.exact,
-            "sketch": self.sketch,
-            "program": self.description,
-            "gram": asdict(self.info),
-            "spectrum": self.spectrum.to_dict(),
-            "residual_energy": self.energy.tolist(),
-            "conditions": self.conditions.to_dict(),
-            "code": self.experiment.code(),
-        }
-
-    def to_csv(self) -> str:
-        """Index, eigenvalue, whether it is resolved, and residual energy, one row a mode."""
-        out = io.StringIO()
-        writer = csv.writer(out)
-        writer.writerow(["index", "eigenvalue", "resolved", "residual_energy"])
-        spec = self.spectrum
-        rows = zip(spec.eigenvalues, spec.resolved, self.energy, strict=True)
-        writer.writerows(
-            [k, float(v), bool(ok), float(e)] for k, (v, ok, e) in enumerate(rows, start=1)
-        )
-        return out.getvalue()
 
 
 class Workbench:
@@ -110,11 +41,12 @@ class Workbench:
     """
 
     def __init__(self) -> None:
-        self._sources: _Recent[tuple[SourceModel, SourceStrength | None]] = _Recent(4)
-        self._targets: _Recent[Target] = _Recent(8)
-        self._models: _Recent[ReprogrammedModel] = _Recent(8)
-        self._evidence: _Recent[Evidence] = _Recent(32)
-        self._results: _Recent[Result] = _Recent(512)
+        self._sources: Recent[tuple[SourceModel, SourceStrength | None]] = Recent(4)
+        self._targets: Recent[Target] = Recent(8)
+        self._models: Recent[ReprogrammedModel] = Recent(8)
+        self._evidence: Recent[Evidence] = Recent(32)
+        self._results: Recent[Result] = Recent(512)
+        self._swept: Recent[bool] = Recent(512)
 
     def cached(self, experiment: Experiment) -> Result | None:
         """The exact result, if it is there already."""
@@ -128,7 +60,7 @@ class Workbench:
     ) -> ReprogrammedModel:
         """The reprogrammed model at the experiment's capacity (shared between experiments)."""
         source, _ = self._source(experiment, progress, cancel)
-        target = self._target(experiment)
+        target = self.target(experiment)
         key = replace(experiment, capacity=None, reduce="full", dtype="float32")
         model = self._models.get(key)
         if model is None:
@@ -179,7 +111,7 @@ class Workbench:
         started = time.perf_counter()
         model = self.model(experiment, progress, cancel)
         experiment = replace(experiment, capacity=model.capacity)
-        target, reduced = self._target(experiment), experiment.reduce not in ("full", "trace")
+        target, reduced = self.target(experiment), experiment.reduce not in ("full", "trace")
         sizes = [size for size in SKETCHES if 1.5 * size < experiment.n]
         if not sizes:
             return
@@ -218,9 +150,11 @@ class Workbench:
         started = time.perf_counter()
         model = self.model(experiment, progress, cancel)
         program = model.program
+        family = replace(experiment, capacity=None)
         if model.capacity is None or not (isinstance(program, Program) and program.closed_form):
+            self._swept.put(family, True)
             return
-        x = self._target(experiment).x_train[: experiment.n]
+        x = self.target(experiment).x_train[: experiment.n]
         grams = capacity_grams(
             model,
             x,
@@ -235,10 +169,38 @@ class Workbench:
             yield self.cached(at) or self._result(
                 at, model, gram, self._gather(at, model, False, cancel), started
             )
+        self._swept.put(family, True)
 
-    def gram(self, experiment: Experiment) -> Gram:
+    def swept(self, experiment: Experiment) -> bool:
+        """Whether all capacities were swept."""
+        return self._swept.get(replace(experiment, capacity=None)) is not None
+
+    def supply(self, experiment: Experiment, **late: Any) -> Result:
+        """The result with conditions judged by evidence that came later.
+
+        Args:
+            experiment: with its capacity filled in; it was run before.
+            **late: ``prediction``, ``drift``, ``factors`` or ``distribution`` of
+                :class:`~mrviz.theory.Evidence`.
+        """
+        result = self.run(experiment, progress=False)
+        model = self.model(experiment)
+        evidence = replace(self._gather(experiment, model, False, None), **late)
+        result = replace(
+            result,
+            conditions=reconsidered(result.conditions, result.spectrum, evidence, model.outputs),
+        )
+        self._keep(result, model)
+        return result
+
+    def gram(
+        self,
+        experiment: Experiment,
+        progress: ProgressCallback | bool | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Gram:
         """The experiment's Gram matrix, from cached Jacobians where they are still there."""
-        return self._gram(experiment, self.model(experiment), None, None)
+        return self._gram(experiment, self.model(experiment, progress, cancel), progress, cancel)
 
     def _gram(
         self,
@@ -249,7 +211,7 @@ class Workbench:
     ) -> Gram:
         return ntk_gram(
             model,
-            self._target(experiment).x_train[: experiment.n],
+            self.target(experiment).x_train[: experiment.n],
             reduce=experiment.reduce,
             dtype=DTYPES[experiment.dtype],
             progress=progress,
@@ -281,11 +243,14 @@ class Workbench:
             seconds=time.perf_counter() - started,
         )
         if result.exact:
-            self._results.put(experiment, result)
-            if program and program.capacity_range and model.capacity == program.capacity_range[1]:
-                # The largest is also what is meant where no capacity is chosen.
-                self._results.put(replace(experiment, capacity=None), result)
+            self._keep(result, model)
         return result
+
+    def _keep(self, result: Result, model: ReprogrammedModel) -> None:
+        self._results.put(result.experiment, result)
+        if result.capacity_range and model.capacity == result.capacity_range[1]:
+            # The largest is also what is meant where no capacity is chosen.
+            self._results.put(replace(result.experiment, capacity=None), result)
 
     def _gather(
         self,
@@ -297,7 +262,7 @@ class Workbench:
         key = replace(experiment, capacity=None, reduce="full")
         evidence = self._evidence.get(key)
         if evidence is None:
-            target = self._target(experiment)
+            target = self.target(experiment)
             evidence = gather_evidence(
                 model,
                 target.x_train[: experiment.n],
@@ -310,7 +275,7 @@ class Workbench:
             self._evidence.put(key, evidence)
         if isinstance(model.program, Program) and evidence.features is not None:
             # The one part that depends on the capacity, and it costs nothing.
-            x = model.inputs(self._target(experiment).x_train[: experiment.n])
+            x = model.inputs(self.target(experiment).x_train[: experiment.n])
             evidence = replace(evidence, features=model.program.scalar_features(x))
         return evidence
 
@@ -329,32 +294,11 @@ class Workbench:
             self._sources.put(key, loaded)
         return loaded
 
-    def _target(self, experiment: Experiment) -> Target:
+    def target(self, experiment: Experiment) -> Target:
+        """The target with the samples of the experiment."""
         key = (experiment.target, experiment.n, experiment.seed)
         target = self._targets.get(key)
         if target is None:
             target = experiment.load_target()
             self._targets.put(key, target)
         return target
-
-
-class _Recent(Generic[T]):
-    """The last few values by key; may be read and written from several threads."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._values: OrderedDict[Any, T] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, key: Any) -> T | None:
-        with self._lock:
-            value = self._values.get(key)
-            if value is not None:
-                self._values.move_to_end(key)
-            return value
-
-    def put(self, key: Any, value: T) -> None:
-        with self._lock:
-            self._values[key] = value
-            if len(self._values) > self.size:
-                self._values.popitem(last=False)

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 import mrviz
-from mrviz import workbench
 from mrviz.errors import Cancelled, InputError
 from mrviz.experiment import Experiment
 from mrviz.workbench import Workbench
+from mrviz.workbench import bench as module
 
 SMALL = Experiment(source="dnn", depth=2, width=16, input_size=16, target="digits", n=20)
 
@@ -28,13 +28,13 @@ def bench():
 def gathered(monkeypatch):
     """Arguments of every call that measured evidence."""
     calls = []
-    original = workbench.gather_evidence
+    original = module.gather_evidence
 
     def counting(model, x, targets, **options):
         calls.append((len(x), options["dtype"]))
         return original(model, x, targets, **options)
 
-    monkeypatch.setattr(workbench, "gather_evidence", counting)
+    monkeypatch.setattr(module, "gather_evidence", counting)
     return calls
 
 

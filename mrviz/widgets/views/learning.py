@@ -1,0 +1,213 @@
+"""The view of training: predicted from the kernel, then run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as w
+import plotly.graph_objects as go
+
+from mrviz.experiment import Experiment
+from mrviz.figures import learning_figure
+from mrviz.widgets.views.base import Job, Scene, View, as_csv
+from mrviz.workbench import Learning, Result, Schedule, Workbench
+
+INTERVAL = 0.15
+"""A running training is drawn at most this often, in seconds."""
+
+OPTIMIZERS = (
+    ("gradient descent", "gd"),
+    ("gradient descent with momentum", "momentum"),
+    ("SGD, mini-batches", "sgd"),
+    ("Adam, mini-batches", "adam"),
+)
+RATES = tuple((f"{rate:g} × stable", rate) for rate in (0.05, 0.1, 0.25, 0.5, 0.9, 1.1, 2.0, 4.0))
+
+
+class LearningView(View):
+    """Predicted loss and accuracy, and the real training on top of them."""
+
+    name = "learning"
+    label = "Learning curve"
+    tooltip = "Loss and accuracy predicted from the kernel; Train runs it for real"
+
+    def __init__(self, bench: Workbench, changed: Callable[[], None], learning: Learning) -> None:
+        super().__init__(bench, changed)
+        self._learning = learning
+        self._wanted: tuple[Experiment, Schedule] | None = None
+        first = Schedule()
+        self._loss = w.Dropdown(
+            description="Loss",
+            options=[("cross-entropy", "cross_entropy"), ("squared", "squared")],
+            value=first.loss,
+            tooltip="The loss that is trained and predicted",
+        )
+        self._optimizer = w.Dropdown(
+            description="Optimizer",
+            options=OPTIMIZERS,
+            value=first.optimizer,
+            tooltip="SGD and Adam are predicted by full-batch gradient descent",
+        )
+        self._rate = w.Dropdown(
+            description="Step size",
+            options=RATES,
+            value=first.rate,
+            tooltip="As a multiple of the largest stable step; above 1 training may diverge",
+        )
+        self._steps = w.BoundedIntText(
+            description="Steps",
+            min=1,
+            max=10_000,
+            value=first.steps,
+            tooltip="Number of steps",
+        )
+        self._n_test = w.BoundedIntText(
+            description="Held-out samples",
+            min=1,
+            max=10_000,
+            value=first.n_test,
+            tooltip="Samples on which loss and accuracy are measured beside the training samples",
+        )
+        self._train = w.Button(description="Train", tooltip="Run this training for real")
+        fields = (self._loss, self._optimizer, self._rate, self._steps, self._n_test)
+        for field in fields:
+            field.observe(lambda _: self._edited(), "value")
+        self._train.on_click(lambda _: self._train_clicked())
+        self.controls = (*fields, self._train)
+        self._result: Result | None = None
+
+    @property
+    def schedule(self) -> Schedule:
+        """The training that the controls show."""
+        return Schedule(
+            loss=self._loss.value,
+            optimizer=self._optimizer.value,
+            rate=self._rate.value,
+            steps=self._steps.value,
+            n_test=self._n_test.value,
+        )
+
+    def missing(self, result: Result) -> bool:
+        """Whether the prediction, or a training asked for, is missing."""
+        self._result = result
+        if self._learning.obstacle(result.experiment):
+            return False
+        key = (result.experiment, self.schedule)
+        return self._learning.prediction(*key) is None or self._wanted == key
+
+    def work(self, result: Result, job: Job) -> None:
+        """Predicts, then trains where that was asked for."""
+        schedule = self.schedule
+        key = (result.experiment, schedule)
+        if self._learning.prediction(*key) is None:
+            self._learning.predict(result, schedule, **job.report)
+            job.show()
+        if self._wanted != key:
+            return
+        shown = 0.0
+
+        def step() -> None:
+            nonlocal shown
+            if time.monotonic() - shown > INTERVAL:
+                job.show()
+                shown = time.monotonic()
+
+        try:
+            self._learning.train(result, schedule, step, **job.report)
+        finally:
+            self._wanted = None  # a training that was cancelled or failed is not begun again
+        job.show()
+
+    def figure(self, scene: Scene) -> go.Figure:
+        """Predicted curves and what was measured."""
+        result = scene.result
+        if result is None:
+            return learning_figure(None, theme=scene.theme)
+        key = (result.experiment, self.schedule)
+        prediction = self._learning.prediction(*key)
+        history = self._learning.history(*key)
+        message = ""
+        if prediction is None and not history:
+            message = self._learning.obstacle(result.experiment) or "Predicting the training …"
+        return learning_figure(
+            prediction and prediction.trajectory, history, theme=scene.theme, message=message
+        )
+
+    def note(self, result: Result) -> str:
+        """What was predicted and what came of it."""
+        key = (result.experiment, self.schedule)
+        prediction, training = self._learning.prediction(*key), self._learning.training(*key)
+        if prediction is None:
+            return ""
+        parts = [f"Step size {prediction.lr:.3g}, stable below {prediction.stable_step:.3g}"]
+        if prediction.accuracy is not None:
+            parts.append(f"predicted held-out accuracy {prediction.accuracy:.1%}")
+        if training is not None:
+            last = training.fit.history[-1]
+            if last.test_accuracy is not None:
+                parts.append(f"measured {last.test_accuracy:.1%}")
+            if training.drift is not None:
+                parts.append(f"the kernel moved by {training.drift.relative:.2g} of its norm")
+            parts += training.fit.notes
+        return "; ".join([*parts, *prediction.notes]) + "."
+
+    def table(self, result: Result) -> str:
+        """One row a recorded step, predicted and measured."""
+        found = self.details(result) or {}
+        rows: list[tuple[Any, ...]] = []
+        if (prediction := found.get("prediction")) is not None:
+            curve = prediction.trajectory
+            columns = (curve.train_loss, curve.train_accuracy, curve.test_loss, curve.test_accuracy)
+            for k, step in enumerate(curve.steps):
+                rows.append(("predicted", step, *("" if c is None else c[k] for c in columns)))
+        for m in self._learning.history(result.experiment, self.schedule):
+            values = (m.train_loss, m.train_accuracy, m.test_loss, m.test_accuracy)
+            rows.append(("measured", m.step, *("" if v is None else v for v in values)))
+        head = ("kind", "step", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+        return as_csv(head, rows)
+
+    def details(self, result: Result) -> dict[str, Any] | None:
+        """Prediction, and fit and drift where it was trained."""
+        key = (result.experiment, self.schedule)
+        prediction, training = self._learning.prediction(*key), self._learning.training(*key)
+        if prediction is None:
+            return None
+        found: dict[str, Any] = {"prediction": prediction}
+        if training is not None:
+            found |= {"fit": training.fit, "drift": training.drift}
+        return found
+
+    def code(self, experiment: Experiment) -> str:
+        """Prediction and training with the same settings."""
+        result, schedule = self._result, self.schedule
+        if result is None or result.experiment != experiment:
+            return ""
+        options = ", ".join(
+            f"{name}={value!r}" for name, value in self._learning.options(result, schedule).items()
+        )
+        precision = "" if experiment.dtype == "float32" else f", dtype=torch.{experiment.dtype}"
+        return (
+            "\nprediction = mrviz.predict_training(\n"
+            f"    model, target, gram=gram, {options}{precision}\n)\n"
+            "fit = mrviz.train(model, target, **prediction.train_options, "
+            f"seed={experiment.seed})\n"
+            "print(prediction)\nprint(fit)\n"
+            "print(mrviz.kernel_drift(gram, mrviz.ntk_gram(model, x, "
+            f"reduce={experiment.reduce!r}{precision})))\n"
+        )
+
+    def _edited(self) -> None:
+        self._rate.disabled = self._optimizer.value == "adam"
+        self.changed()
+
+    def _train_clicked(self) -> None:
+        if self._result is not None:
+            self._wanted = (self._result.experiment, self.schedule)
+            self.changed()
+
+    def close(self) -> None:
+        """Stops listening."""
+        super().close()
+        self._train.on_click(lambda _: None, remove=True)

@@ -1,0 +1,235 @@
+"""Predicted and real training of an experiment."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mrviz._progress import CancelFlag, Progress, ProgressCallback
+from mrviz.experiment import DTYPES, Experiment
+from mrviz.ntk import ntk_gram
+from mrviz.programs.fit import Fit, Measurement
+from mrviz.programs.training import train
+from mrviz.theory import Drift, Prediction, kernel_drift, predict_training, stable_step
+from mrviz.workbench.bench import Workbench
+from mrviz.workbench.recent import Recent
+from mrviz.workbench.result import Result
+
+MEASURED = 25
+"""A real training is measured about so often: measuring can cost as much as a step."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How an experiment is trained.
+
+    Attributes:
+        loss: "cross_entropy" or "squared".
+        optimizer: "gd", "momentum", "sgd" or "adam".
+        rate: step size as a share of the largest stable one; of no meaning for "adam".
+        steps: number of steps.
+        n_test: number of held-out samples.
+    """
+
+    loss: str = "cross_entropy"
+    optimizer: str = "gd"
+    rate: float = 0.5
+    steps: int = 100
+    n_test: int = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A real training and how far it moved the kernel, where it did not diverge."""
+
+    fit: Fit
+    drift: Drift | None
+
+
+class Learning:
+    """Predictions and trainings of experiments, the last few kept.
+
+    Args:
+        bench: whose models and Grams are used; not thread-safe, as it.
+    """
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+        self._predictions: Recent[Prediction] = Recent(4)  # each holds a Gram
+        self._accuracies: Recent[float] = Recent(512)
+        self._histories: Recent[tuple[Measurement, ...]] = Recent(64)
+        self._trainings: Recent[Training] = Recent(64)
+
+    def obstacle(self, experiment: Experiment) -> str:
+        """Why the training of an experiment cannot be predicted; empty where it can."""
+        if isinstance(experiment.reduce, int):
+            return (
+                f"The kernel of class {experiment.reduce} alone does not say how the other "
+                "outputs move: choose the kernel full, trace or sum."
+            )
+        return ""
+
+    def prediction(self, experiment: Experiment, schedule: Schedule) -> Prediction | None:
+        """The prediction, if it is there already."""
+        return self._predictions.get((experiment, schedule))
+
+    def accuracy(self, experiment: Experiment, schedule: Schedule) -> float | None:
+        """The predicted held-out accuracy, if it is there already."""
+        return self._accuracies.get((experiment, schedule))
+
+    def history(self, experiment: Experiment, schedule: Schedule) -> tuple[Measurement, ...]:
+        """What was measured of the real training so far; empty before it."""
+        return self._histories.get((experiment, schedule)) or ()
+
+    def training(self, experiment: Experiment, schedule: Schedule) -> Training | None:
+        """The real training, if it was finished."""
+        return self._trainings.get((experiment, schedule))
+
+    def options(self, result: Result, schedule: Schedule) -> dict[str, Any]:
+        """The arguments of :func:`~mrviz.predict_training` that a schedule stands for."""
+        options: dict[str, Any] = {
+            "loss": schedule.loss,
+            "optimizer": schedule.optimizer,
+            "steps": schedule.steps,
+            "n_test": schedule.n_test,
+        }
+        if schedule.optimizer != "adam":
+            beta = 0.9 if schedule.optimizer == "momentum" else None
+            edge = stable_step(result.spectrum.largest, result.n, loss=schedule.loss, momentum=beta)
+            options["lr"] = schedule.rate * edge
+        return options
+
+    def predict(
+        self,
+        result: Result,
+        schedule: Schedule,
+        progress: ProgressCallback | bool | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Prediction:
+        """Predicts a training; the result's T7 is judged by it."""
+        experiment = result.experiment
+        key = (experiment, schedule)
+        prediction = self._predictions.get(key)
+        if prediction is None:
+            target = self._bench.target(experiment)
+            prediction = predict_training(
+                self._bench.model(experiment),
+                target,
+                gram=self._bench.gram(experiment, progress, cancel),
+                dtype=DTYPES[experiment.dtype],
+                progress=progress,
+                cancel=cancel,
+                **self._fitting(result, schedule),
+            )
+            self._predictions.put(key, prediction)
+            if prediction.accuracy is not None:
+                self._accuracies.put(key, prediction.accuracy)
+            self._bench.supply(experiment, prediction=prediction)
+        return prediction
+
+    def predict_capacities(
+        self,
+        result: Result,
+        schedule: Schedule,
+        progress: ProgressCallback | bool | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Iterator[int]:
+        """Predicts accuracies at all capacities, coarse to fine; yields each when it is there.
+
+        The capacities must have been swept.
+        """
+        if result.capacity_range is None:
+            return
+        low, high = result.capacity_range
+        order = [result.experiment.capacity or high, *coarse_to_fine(low, high)]
+        todo = [
+            at
+            for capacity in dict.fromkeys(order)
+            if (at := self._bench.cached(replace(result.experiment, capacity=capacity)))
+            and self.accuracy(at.experiment, schedule) is None
+        ]
+        label = "predicted accuracies"
+        with Progress(len(todo), label, progress, cancel) as bar:
+            for at in todo:
+                self.predict(at, schedule, False, cancel)
+                bar.advance()
+                yield at.experiment.capacity or high
+
+    def train(
+        self,
+        result: Result,
+        schedule: Schedule,
+        on_step: Callable[[], None],
+        progress: ProgressCallback | bool | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Training:
+        """Trains for real, a copy of the model; the result's T12 is judged by it.
+
+        Args:
+            result: of the experiment.
+            schedule: how it is trained.
+            on_step: called when the history has grown.
+            progress: as in :func:`~mrviz.train`.
+            cancel: as in :func:`~mrviz.train`; what was measured until then is kept.
+        """
+        experiment = result.experiment
+        key = (experiment, schedule)
+        prediction = self.predict(result, schedule, progress, cancel)
+        model = copy.deepcopy(self._bench.model(experiment))
+        target = self._bench.target(experiment)
+        self._histories.put(key, ())
+
+        def measured(news: Measurement) -> None:
+            self._histories.put(key, (*self.history(experiment, schedule), news))
+            on_step()
+
+        fit = train(
+            model,
+            target,
+            **prediction.train_options,
+            seed=experiment.seed,
+            record_every=max(1, schedule.steps // MEASURED),
+            progress=progress,
+            cancel=cancel,
+            on_step=measured,
+        )
+        drift = None
+        if fit.diverged is None:
+            after = ntk_gram(
+                model,
+                target.x_train[: result.n],
+                reduce=experiment.reduce,
+                dtype=DTYPES[experiment.dtype],
+                progress=progress,
+                cancel=cancel,
+            )
+            drift = kernel_drift(prediction.gram, after)
+            self._bench.supply(experiment, drift=drift)
+        training = Training(fit, drift)
+        self._trainings.put(key, training)
+        return training
+
+    def _fitting(self, result: Result, schedule: Schedule) -> dict[str, Any]:
+        """The options, with no more held-out samples than there are."""
+        available = len(self._bench.target(result.experiment).x_test)
+        return self.options(result, replace(schedule, n_test=min(schedule.n_test, available)))
+
+
+def coarse_to_fine(low: int, high: int) -> Iterator[int]:
+    """All whole numbers from ``low`` to ``high``: the ends, the middle, then ever finer.
+
+    Example:
+        >>> list(coarse_to_fine(1, 6))
+        [1, 6, 3, 2, 4, 5]
+    """
+    yield from dict.fromkeys((low, high))
+    spans = [(low, high)]
+    while spans:
+        start, stop = spans.pop(0)
+        if stop - start < 2:
+            continue
+        middle = (start + stop) // 2
+        yield middle
+        spans += [(start, middle), (middle, stop)]
