@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ NEGATIVE = 0.02
 SEQUENTIAL, DIVERGING = "Cividis", "RdBu_r"
 """Scales that are told apart with every common form of colour blindness."""
 
+QUANTILE = 0.99
+"""Share of the entries inside the scale: a diagonal that stands out would darken all others."""
+
 SHADES = 12
 """Steps of the colour bar in a map's title."""
 
@@ -31,6 +35,8 @@ NARROWEST = 560
 
 LETTER, LINE = 6.5, 15
 """Width of a letter and height of a line of tick names, in pixels."""
+
+SUBSCRIPT = re.compile(r"_(\w)")
 
 LONGEST = 9
 """Letters of a class name beside a map."""
@@ -69,8 +75,9 @@ def gram_figure(
     """Program kernel ⊙ source Jacobian Gram = trace kernel as heat maps, or the last alone.
 
     Samples are ordered by class. Each map has its own colour scale, which its title shows:
-    sequential, or diverging around zero where entries are negative. The caption says what the
-    factors are, and why there is no product where there is none.
+    sequential, or diverging around zero where entries are negative. One in a hundred entries may
+    lie beyond its end, as the diagonal often does. The caption says what the factors are, and
+    why there is no product where there is none.
 
     Args:
         factors: from :func:`~mrviz.theory.gram_factors`.
@@ -111,8 +118,8 @@ def gram_figure(
     low, high = (26 + 15 * len(caption)) / room, 1 - 40 / room
     side = min(share * (NARROWEST - margin["l"] - margin["r"]), (high - low) * room)
     traces: list[Any] = []
-    annotations = [_text(colors, "<br>".join(caption), x=0, xanchor="left", y=0, yanchor="bottom")]
-    annotations[0]["align"] = "left"
+    below = {"x": 0, "xanchor": "left", "yref": "y domain", "y": 0, "yanchor": "top"}
+    annotations = [_text(colors, "<br>".join(caption), **below, yshift=-24, align="left")]
     for k, (name, matrix) in enumerate(maps):
         number = "" if k == 0 else str(k + 1)
         start = k * (share + gap)
@@ -130,6 +137,7 @@ def gram_figure(
             "domain": [low, high],
             "range": [len(cells.groups) - 0.5, -0.5],
             "scaleanchor": f"x{number}",
+            "constraintoward": "top",
         }
         annotations.append(
             _text(
@@ -142,7 +150,8 @@ def gram_figure(
         annotations += _class_names(cells, colors, number, side, beside=k == 0)
         if k:
             sign = _text(colors, "⊙" if k == 1 else "=", x=start - gap / 2, y=0.5)
-            annotations.append({**sign, "yref": "y domain", "font": {"size": 20}})
+            font = {"size": 20, "color": colors.text}
+            annotations.append({**sign, "yref": "y domain", "font": font})
     return go.Figure(traces, {**layout, "annotations": annotations, "shapes": []})
 
 
@@ -156,6 +165,7 @@ class _Map:
         scale: plotly's name of the colour scale.
         low: value at its lower end.
         high: value at its upper end.
+        clipped: whether there are larger values than the upper end.
     """
 
     name: str
@@ -163,23 +173,31 @@ class _Map:
     scale: str
     low: float
     high: float
+    clipped: bool
 
     @classmethod
     def of(cls, name: str, values: np.ndarray) -> _Map:
-        low, high = float(values.min()), float(values.max())
-        largest = max(abs(low), abs(high))
+        low, most = float(values.min()), float(values.max())
+        largest = max(abs(low), abs(most))
         if low < -NEGATIVE * largest:
-            return cls(name, values, DIVERGING, -largest, largest)
-        if high - low <= 1e-6 * largest:  # a constant has no scale of its own
-            low = 0.0
-        return cls(name, values, SEQUENTIAL, low, high if high > low else low + 1.0)
+            end = float(np.quantile(np.abs(values), QUANTILE)) or largest
+            return cls(name, values, DIVERGING, -end, end, end < largest)
+        if most - low <= 1e-6 * largest:  # a constant has no scale of its own
+            return cls(name, values, SEQUENTIAL, 0.0, most if most > 0 else 1.0, False)
+        high = float(np.quantile(values, QUANTILE))
+        high = high if high > low else most
+        return cls(name, values, SEQUENTIAL, low, high, high < most)
 
     @property
     def heading(self) -> str:
         """Name, and below it the colour scale with its ends, as text that follows the map."""
         shades = sample_colorscale(self.scale, SHADES)
         bar = "".join(f'<span style="color:{shade}">█</span>' for shade in shades)
-        scale = f'{_number(self.low)} <span style="font-size:9px">{bar}</span> {_number(self.high)}'
+        ends = [_number(self.low), _number(self.high)]
+        if self.clipped:
+            ends[1] = f"≥ {ends[1]}"
+            ends[0] = f"≤ {ends[0]}" if self.low < 0 and self.scale == DIVERGING else ends[0]
+        scale = f' <span style="font-size:9px">{bar}</span> '.join(ends)
         return f"<b>{self.name}</b><br>{scale}"
 
     def traces(self, cells: _Cells, number: str) -> list[Any]:
@@ -304,10 +322,11 @@ def _title(factors: GramFactors, cells: _Cells) -> str:
 
 def _caption(factors: GramFactors) -> list[str]:
     text = factors.note
-    if factors.distance is not None:
-        text += f" Relative distance: {factors.distance:.1g}."
-    return textwrap.wrap(text, 88)
+    if factors.distance:
+        text += f" The product is off by {factors.distance:.1g} of its norm."
+    return [SUBSCRIPT.sub(r"<sub>\1</sub>", line) for line in textwrap.wrap(text, 86)]
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
+    digits = f"{value:,.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+    return digits.replace("-", "−")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -128,6 +129,9 @@ def source_figure(
         annotations.append(_depth_heading(points, colors, suffix))
         if depth is not None:
             shapes.append(_depth_mark(depth, colors, suffix))
+            beside = {"x": depth, "xref": f"x{suffix}", "xanchor": "right", "textangle": -90}
+            lower = {"y": 0.02, "yref": f"y{suffix} domain", "yanchor": "bottom"}
+            annotations.append({**_text(colors, "this source"), **beside, **lower})
     if not kernels and not points:
         layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
     if message:
@@ -330,13 +334,6 @@ def _depth_mark(depth: int, colors: Colors, suffix: str) -> dict[str, Any]:
         "y1": 1,
         "layer": "below",
         "line": {"color": colors.faint, "dash": "dash", "width": 1.5},
-        "label": {
-            "text": "this source",
-            "textposition": "start",
-            "textangle": -90,
-            "yanchor": "bottom",
-            "font": {"size": 11, "color": colors.text},
-        },
     }
 
 
@@ -375,7 +372,7 @@ def _ticks(low: float, high: float) -> dict[str, Any]:
 
 
 def _title(report: SourceReport) -> str:
-    title = report.name if len(report.name) <= 52 else report.name[:51] + "…"
+    title = textwrap.shorten(report.name, 64, placeholder="…")
     if report.strength is not None:
         title += f": accuracy {report.strength.accuracy:.1%}"
     return title
@@ -393,7 +390,7 @@ def _text(colors: Colors, text: str) -> dict[str, Any]:
 
 def _message(message: str, colors: Colors) -> dict[str, Any]:
     return {
-        **_text(colors, message),
+        **_text(colors, "<br>".join(textwrap.wrap(message, 72))),
         "font": {"size": 13, "color": colors.text},
         "xref": "paper",
         "yref": "paper",

@@ -29,7 +29,9 @@ class GramFactors:
 
     Attributes:
         kernel: trace kernel of Θ_T, (1/C) Σ_c Θ^{cc}, (n, n), float64, on the CPU.
-        source: source Jacobian Gram (1/C) tr(Γ_ij), (n, n); of what of Γ, ``note`` says.
+        source: source Jacobian Gram (1/C) tr(Γ_ij), (n, n). Γ_ij is A_i A_jᵀ by the whole source
+            input, in a product by what the program can move: A_i D² A_jᵀ for a prompt, A taken
+            back to the linear program's output where another program follows it.
         program: the program's scalar kernel s_i·s_j, (n, n), where Θ_T has one, so that
             kernel = program ⊙ source; else ``None``.
         labels: class of each sample, (n,); ``None`` for real-valued outputs.
@@ -142,14 +144,13 @@ def gram_factors(
 
 
 PRODUCT = (
-    "Entry by entry, the program kernel (s_i·s_j, which inputs the program sees as alike) times "
-    "the source Jacobian Gram (tr(A_i A_jᵀ)/C, where the source answers alike) is the trace kernel."
+    "Entry by entry, the program kernel (s_i·s_j: which inputs the program sees as alike) times "
+    "the source Jacobian Gram (tr(A_i A_jᵀ)/C: where the source answers alike) is the trace kernel."
 )
 CONSTANT = (
     "The program moves every input alike, so its kernel is 1 for all pairs: the source Jacobian "
     "Gram of what it can move, tr(A_i D² A_jᵀ)/C, is the trace kernel."
 )
-WHOLE = "The source Jacobian Gram is that of the whole source input, tr(A_i A_jᵀ)/C."
 
 
 def _scalar_kernel(model: ReprogrammedModel, x: Tensor) -> tuple[Tensor | None, str]:
@@ -174,7 +175,7 @@ def _scalar_kernel(model: ReprogrammedModel, x: Tensor) -> tuple[Tensor | None, 
             return x.new_empty((len(x), 0), dtype=torch.float64), CONSTANT
         else:
             why = f"what a parameter of the {name} program does depends on the input's pixels"
-    return None, f"No product of two kernels here: {why}. {WHOLE}"
+    return None, f"The trace kernel is no product of two kernels here: {why}."
 
 
 def _probe(model: ReprogrammedModel, n: int) -> Tensor:
