@@ -26,6 +26,7 @@ class Progress:
         report: a callback, ``False`` for silence, or ``None`` for a text bar that appears
             after one second (needs the package ``tqdm``; silent without it).
         cancel: flag that ends the work with :class:`~mrviz.errors.Cancelled` at the next step.
+        done: steps that were done before; the time left is reckoned from the others.
     """
 
     def __init__(
@@ -34,13 +35,14 @@ class Progress:
         label: str,
         report: ProgressCallback | bool | None = None,
         cancel: CancelFlag | None = None,
+        done: int = 0,
     ) -> None:
         self.total = total
         self.label = label
-        self.done = 0
+        self.done = done
         self._cancel = cancel
         self._callback = report if callable(report) else None
-        self._bar = _text_bar(total, label) if report is None or report is True else None
+        self._bar = _text_bar(total, label, done) if report is None or report is True else None
 
     def __enter__(self) -> Progress:
         self.advance(0)
@@ -49,6 +51,12 @@ class Progress:
     def __exit__(self, *exc_info: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def describe(self, label: str) -> None:
+        """Says what is being done from now on."""
+        self.label = label
+        if self._bar is not None:
+            self._bar.set_description_str(label, refresh=False)
 
     def advance(self, steps: int = 1) -> None:
         """Reports ``steps`` more steps as done; raises ``Cancelled`` if the caller gave up."""
@@ -66,9 +74,9 @@ def stop_if_cancelled(cancel: CancelFlag | None, label: str) -> None:
         raise Cancelled(f"cancelled: {label}")
 
 
-def _text_bar(total: int, label: str) -> Any:
+def _text_bar(total: int, label: str, done: int) -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError:
         return None
-    return tqdm(total=total, desc=label, delay=1.0, leave=False)
+    return tqdm(total=total, desc=label, initial=done, delay=1.0, leave=False)

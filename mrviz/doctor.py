@@ -15,6 +15,7 @@ CORE = ("torch", "numpy", "scipy")
 LAB = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget", "plotly")
 PIP_LAB = 'pip install "mrviz[lab]"'
 PIP_SERIES = 'pip install "mrviz[series]"'
+PIP_CLUSTER = 'pip install "mrviz[cluster]"'
 
 # What it gives, the modules it needs, the command that adds it.
 PARTS = (
@@ -33,6 +34,7 @@ PARTS = (
     ),
     ("Time series data (aeon)", ("aeon",), PIP_SERIES),
     ("Time series model Fracast-0", ("fracast",), PIP_SERIES),
+    ("Dask cluster", ("dask", "distributed"), PIP_CLUSTER),
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "mrviz"
 # A room may import itself, rooms beside it and rooms above it in this list, never one below.
 LAYERS = (
     ("errors",),
-    ("_checks", "_progress", "_cache", "_memory"),
+    ("_checks", "_progress", "_cache", "_memory", "_words"),
     ("sources", "targets"),
     ("programs",),
     ("ntk",),

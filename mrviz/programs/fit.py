@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mrviz._words import counted
 from mrviz.targets.options import as_count
 
 RECORDS = 100
@@ -90,7 +91,7 @@ class Fit:
     def __repr__(self) -> str:
         first, last = self.history[0], self.history[-1]
         parts = [
-            f"{self.settings['optimizer']}, {last.step} steps",
+            f"{self.settings['optimizer']}, {counted(last.step, 'step')}",
             f"training loss {first.train_loss:.4g} → {last.train_loss:.4g}",
             f"held-out loss {first.test_loss:.4g} → {last.test_loss:.4g}",
         ]

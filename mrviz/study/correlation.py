@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mrviz._words import counted
 from mrviz.errors import InputError, MissingDataError
 from mrviz.targets.options import as_choice, as_count
 
@@ -263,7 +264,7 @@ def _one(
         method=method,
     )
     if len(x) < SMALLEST:
-        return replace(base, note=f"{len(x)} rows with both, {SMALLEST} are needed")
+        return replace(base, note=f"{counted(len(x), 'row')} with both, {SMALLEST} are needed")
     constant = [name for name, v in zip(pair, (x, y), strict=True) if (v == v[0]).all()]
     if constant:
         return replace(base, note=f"{' and '.join(constant)} is constant")
@@ -273,7 +274,8 @@ def _one(
     if bootstrap == 0:
         return base
     if members is not None and len(members) < SMALLEST:
-        return replace(base, note=f"no interval: {len(members)} groups, {SMALLEST} are needed")
+        there = counted(len(members), "group")
+        return replace(base, note=f"no interval: {there}, {SMALLEST} are needed")
     draws = _resampled(x, y, members, method, bootstrap, rng)
     if len(draws) < USUAL_SHARE * bootstrap:
         share = 1 - len(draws) / bootstrap

@@ -13,6 +13,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from mrviz._progress import CancelFlag, Progress, ProgressCallback, stop_if_cancelled
+from mrviz._words import counted
 from mrviz.errors import ClusterError, InputError
 from mrviz.study.grid import Configuration, Grid, configurations
 from mrviz.study.measure import run_one, versions
@@ -51,8 +52,8 @@ class Study:
 
     def __repr__(self) -> str:
         return (
-            f"Study({self.path!r}: {self.total} runs, {self.known} known before, {self.done} done "
-            f"now, {self.failed} failed, {self.seconds:.1f} s)"
+            f"Study({self.path!r}: {counted(self.total, 'run')}, {self.known} known before, "
+            f"{self.done} done now, {self.failed} failed, {self.seconds:.1f} s)"
         )
 
     def _repr_html_(self) -> str:
@@ -113,8 +114,7 @@ def run(
         ]
         before, failed = len(wanted) - len(missing), 0
         rows = _here(missing, cancel) if client is None else _there(missing, client, cancel)
-        with Progress(len(wanted), "study", progress, cancel) as bar, closing(rows):
-            bar.advance(before)
+        with Progress(len(wanted), "study", progress, cancel, before) as bar, closing(rows):
             for done, row in enumerate(rows, start=1):
                 store.write(row)
                 failed += row.error is not None

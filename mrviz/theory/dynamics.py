@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mrviz._progress import CancelFlag, Progress, ProgressCallback
+from mrviz._words import counted
 from mrviz.errors import InputError
 from mrviz.programs.fit import recorded_steps
 from mrviz.programs.losses import LOSSES, accuracies, output_gradient, sample_losses
@@ -133,7 +134,7 @@ class Trajectory:
         }
 
     def __repr__(self) -> str:
-        parts = [f"{self.steps[-1]} steps, t = {self.times[-1]:.4g}"]
+        parts = [f"{counted(self.steps[-1], 'step')}, t = {self.times[-1]:.4g}"]
         for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
             if (column := getattr(self, name)) is not None:
                 parts.append(f"{name} {column[0]:.4g} → {column[-1]:.4g}")

@@ -108,6 +108,20 @@ def test_speed_fails_where_unresolved_modes_hold_the_residual():
     assert "never falls to 0.1" in found.why and "35.0%" in found.why
 
 
+def test_one_is_not_put_in_the_plural():
+    """All modes alike: half of the largest stable step is Newton's, and one step is enough."""
+    gram, spec, r = diagonal([2.0, 2.0], [0.5, 0.5])
+    found = indicators.speed(gram, spec, r, Thresholds(steps=1))
+    assert found.value == 1 and found.status == "holds"
+    assert found.why.startswith("1 step at ") and "brings the squared loss" in found.why
+    assert found.why.endswith("the budget is 1 step")
+    assert "the top 1 mode holds" in indicators.alignment(*diagonal([2.0], [1.0])).why
+    gram, spec, r = diagonal([4.0, 1.0, 0.0], [0.35, 0.3, 0.35])
+    assert indicators.complexity(gram, spec, r, DEFAULTS).why.startswith("1 mode below")
+    assert "1 of 3 eigenvalues is not told" in indicators.trainability(gram, spec).why
+    assert indicators.capacity(1, 1, 1).why == "p = 1 parameter for nC = 1 residual"
+
+
 def test_speed_is_undecided_where_round_off_could_decide():
     """In single precision the zero mode may be 7e-7: enough, if one waits a million steps."""
     case = diagonal([4.0, 1.0, 0.0], [0.35, 0.3, 0.35], SINGLE)

@@ -63,7 +63,10 @@ def source_ntk(
         x2: inputs of the columns; default: x, which computes the upper triangle only.
         kind: "empirical" (any source) or "infinite-width" (families dnn and cnn).
         reduce: "trace", "sum", a class number (n × n) or "full" (n·C × n·C), C the number of
-            outputs; see :func:`~mrviz.ntk_gram`.
+            outputs; see :func:`~mrviz.ntk_gram`. "trace" and "full" take C backward passes a
+            sample, "sum" and a class number take one: with 1,000 classes choose "sum", which took
+            0.8 s where "trace" took 277 s (EfficientNet-Lite0 at 64 × 64, 8 samples, one core).
+            It is another kernel, not an estimate of the trace.
         device: where to compute; default: where the source is.
         dtype: of the gradients; default: the source's. Their products are summed in float64,
             on GPUs that are slow at it in float32 unless ``dtype`` is float64. The

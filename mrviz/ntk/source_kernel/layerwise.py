@@ -158,7 +158,12 @@ class LayerwiseGram:
             if not self.symmetric or column[0] >= row[0]
         ]
         with Progress(len(parts) * len(tiles), "source kernel", progress, cancel) as bar:
-            for cotangents in parts:
+            for number, cotangents in enumerate(parts):
+                if len(parts) > 1:
+                    first = number * self.rows + 1
+                    last = first + len(cotangents) - 1
+                    which = f"outputs {first:,}–{last:,}" if last > first else f"output {first:,}"
+                    bar.describe(f"source kernel, {which} of {len(self.cotangents):,}")
                 chunks = Chunks(self, cotangents, split, cancel)
                 for row, column in tiles:
                     a, b = chunks.pair(row, column)

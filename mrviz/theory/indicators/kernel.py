@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mrviz._words import counted, verb
 from mrviz.ntk import Gram
 from mrviz.spectrum import Spectrum
 from mrviz.theory.conditions import Condition, Status, Thresholds
@@ -36,7 +37,7 @@ def capacity(n_parameters: float, n: int, outputs: int) -> Condition:
         formula=r"p \ge nC",
         source="derived: rank Θ ≤ min(p, nC); docs/theory.md, section 4",
         sentence="Can the program fit every residual at all? It needs one parameter for each.",
-        why=f"p = {n_parameters:,} parameters for nC = {residuals:,} residuals",
+        why=f"p = {counted(n_parameters, 'parameter')} for nC = {counted(residuals, 'residual')}",
     )
 
 
@@ -51,11 +52,12 @@ def trainability(gram: Gram, spectrum: Spectrum) -> Condition:
     smallest, floor = spectrum.smallest, spectrum.floor
     value: float | None = None
     status: Status = "undecided"
-    if gram.info.n_parameters < residuals:
+    below, zero = spectrum.order - spectrum.rank, residuals - gram.info.n_parameters
+    if zero > 0:
         status = "fails"
         why = (
-            f"p = {gram.info.n_parameters:,} parameters: at least "
-            f"{residuals - gram.info.n_parameters:,} of {residuals:,} eigenvalues are exactly zero"
+            f"p = {counted(gram.info.n_parameters, 'parameter')}: at least {zero:,} of "
+            f"{residuals:,} eigenvalues {verb(zero, 'is', 'are')} exactly zero"
         )
     elif spectrum.full_rank and full:
         status, value = "holds", smallest
@@ -68,12 +70,12 @@ def trainability(gram: Gram, spectrum: Spectrum) -> Condition:
     elif spectrum.epsilon <= DOUBLE:
         status = "fails"
         why = (
-            f"{spectrum.order - spectrum.rank:,} of {spectrum.order:,} eigenvalues are not told "
+            f"{below:,} of {spectrum.order:,} eigenvalues {verb(below, 'is', 'are')} not told "
             f"from zero even in double precision (below {floor:.2g})"
         )
     else:
         why = (
-            f"{spectrum.order - spectrum.rank:,} of {spectrum.order:,} eigenvalues lie below the "
+            f"{below:,} of {spectrum.order:,} eigenvalues {verb(below, 'lies', 'lie')} below the "
             f"noise floor {floor:.2g}: repeat in float64 to decide"
         )
     return Condition(
@@ -119,7 +121,7 @@ def schur_bound(
             double = gamma.epsilon <= DOUBLE
             status = "fails" if double else "undecided"
             why = (
-                f"Γ has {gamma.order - gamma.rank:,} eigenvalues below its noise floor "
+                f"Γ has {counted(gamma.order - gamma.rank, 'eigenvalue')} below its noise floor "
                 f"{gamma.floor:.2g}" + ("" if double else ": repeat in float64 to decide")
             )
         else:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mrviz._words import counted, verb
 from mrviz.ntk import Gram
 from mrviz.spectrum import Spectrum
 from mrviz.theory.conditions import Condition, Status, Thresholds
@@ -86,11 +87,11 @@ def _reason(
     if steps is None:
         return (
             f"at {at} the loss never falls to {epsilon:.3g} of its start: modes below the noise "
-            f"floor hold {stuck:.1%} of it; the budget is {budget:,} steps"
+            f"floor hold {stuck:.1%} of it; the budget is {counted(budget, 'step')}"
         )
     return (
-        f"{steps:,} steps at {at}, t = {lr * steps:.3g}, bring the squared loss to {epsilon:.3g} "
-        f"of its start; the budget is {budget:,} steps"
+        f"{counted(steps, 'step')} at {at}, t = {lr * steps:.3g}, {verb(steps, 'brings', 'bring')} "
+        f"the squared loss to {epsilon:.3g} of its start; the budget is {counted(budget, 'step')}"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mrviz._words import counted, verb
 from mrviz.ntk import Gram
 from mrviz.spectrum import Spectrum
 from mrviz.theory.conditions import BoundConstants, Condition, Status, Thresholds
@@ -39,7 +40,8 @@ def alignment(gram: Gram, spectrum: Spectrum, r: Tensor) -> Condition:
         sentence="Does the task live where the kernel is large? Modes with large eigenvalues are "
         "learned first.",
         why=f"alignment {found.value:.3g} is {relation(status)} the {found.chance:.3g} of a random "
-        f"residual; the top {top} modes hold {share:.0%} of the residual energy",
+        f"residual; the top {counted(top, 'mode')} {verb(top, 'holds', 'hold')} {share:.0%} of the "
+        "residual energy",
         details={"top_energy": share, "top_modes": top},
     )
 
@@ -86,10 +88,11 @@ def complexity(gram: Gram, spectrum: Spectrum, r: Tensor, thresholds: Thresholds
             why = f"complexity {value:.3g}; unscaled √(2 rᵀΘ⁻¹r/n) = {details['unscaled']:.3g}"
         else:
             high = math.inf
+            below = spectrum.order - spectrum.rank
             why = (
-                f"{spectrum.order - spectrum.rank:,} modes below the noise floor hold {stuck:.1%} "
-                f"of the residual energy: the complexity is at least {low:.3g}, infinite if the "
-                "eigenvalues are zero"
+                f"{counted(below, 'mode')} below the noise floor {verb(below, 'holds', 'hold')} "
+                f"{stuck:.1%} of the residual energy: the complexity is at least {low:.3g}, "
+                "infinite if the eigenvalues are zero"
             )
         if gram.reduce != "full":
             why += f"; the {gram.reduce!r} kernel stands for every output: {FULL_KERNEL}"
@@ -155,8 +158,9 @@ def predicted_accuracy(
             },
         }
         why = (
-            f"predicted accuracy {accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}, {n:,} "
-            f"held-out samples) after {prediction.settings['steps']:,} steps of size "
+            f"predicted accuracy {accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}, "
+            f"{counted(n, 'held-out sample')}) after "
+            f"{counted(prediction.settings['steps'], 'step')} of size "
             f"{prediction.lr:.3g}; chance is {threshold:.1%}"
         )
         why += "".join(f"; {k} {v:.1%}" for k, v in beside.items() if v is not None)

@@ -254,7 +254,10 @@ def test_output_rows_of_a_trace_are_taken_in_parts_where_memory_asks_for_it(monk
     found = source_ntk(source, x, progress=lambda *call: calls.append(call))
     assert close(found.matrix, expected, 1e-13)
     assert found.info.chunk_size == 4
-    assert calls[-1] == (12, 12, "source kernel"), "four rows one by one, three tiles each"
+    assert calls[0] == (0, 12, "source kernel")
+    assert calls[-1] == (12, 12, "source kernel, output 4 of 4"), (
+        "three tiles for each of four rows"
+    )
 
 
 def layer_of(module, x):

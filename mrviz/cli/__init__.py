@@ -1,4 +1,4 @@
-"""The command line: ``mrviz lab | spectrum | conditions | doctor``."""
+"""The command line: ``mrviz lab | spectrum | conditions | study | doctor``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from mrviz.cli import study
 from mrviz.errors import MrvizError
 from mrviz.experiment import DTYPES, HELP, Experiment
 from mrviz.programs import MAPPINGS, PROGRAMS
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_choices(command)
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
         command.set_defaults(run=run)
+    study.add_to(commands)
     doctor = commands.add_parser("doctor", help="what is installed, what is missing")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of text")
     doctor.set_defaults(run=_doctor)
@@ -151,7 +153,3 @@ def _spread(order: int) -> list[int]:
     """About a dozen indices from 1 to ``order``, evenly spread on a log scale."""
     steps = 12
     return sorted({round(order ** (k / (steps - 1))) for k in range(steps)})
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,90 @@
+"""The guides say what is true: their Python runs, and so do their commands."""
+
+import re
+import shlex
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from mrviz.cli import main
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PYTHON = re.compile(r"(<!-- not run -->\n)?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def text_of(page):
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+def run_page(page):
+    """Runs the blocks of a page one after the other; returns their names."""
+    names = {"__name__": page}
+    for block in PYTHON.finditer(text_of(page)):
+        if block[1] is None:
+            line = text_of(page).count("\n", 0, block.start(2))
+            exec(compile("\n" * line + block[2], str(DOCS / page), "exec"), names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """What the page about studies leaves behind."""
+    for package in ("mlxtend", "sklearn", "plotly", "pandas"):
+        pytest.importorskip(package)
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("docs")
+        patch.chdir(folder)
+        return folder, run_page("studies.md")
+
+
+def test_the_python_of_the_page_about_studies(studies):
+    folder, names = studies
+    assert (names["study"].total, names["study"].failed) == (8, 0)
+    assert (names["again"].known, names["again"].done) == (8, 4)
+    assert len(names["rows"]) == 12 and len(names["found"]) == 3
+    page = (folder / "correlation.html").read_text(encoding="utf-8")
+    assert "predicted held-out accuracy" in page
+    assert all(column in names["rows"][0] for column in ("leep", "T11_value", "source_risk"))
+
+
+def test_the_commands_of_the_page_about_studies(studies, capsys, monkeypatch):
+    monkeypatch.chdir(studies[0])
+    commands = re.findall(r"^\$ mrviz (study \w+ depth\.sqlite.*)$", text_of("studies.md"), re.M)
+    assert len(commands) == 6
+    for command in commands:
+        assert main(shlex.split(command)) == 0, command
+        assert capsys.readouterr().out
+    assert Path("depth.csv").exists() and Path("pairs.html").exists()
+
+
+def test_the_schema_on_the_page_is_that_of_the_file(studies):
+    with sqlite3.connect(studies[0] / "depth.sqlite") as connection:
+        columns = {row[1] for row in connection.execute("PRAGMA table_info(runs)")}
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    section = text_of("studies.md").partition("## The file")[2]
+    cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == columns
+    assert f"0x{application:X}" in section and f"`user_version` {version}" in section
+
+
+def test_the_python_of_the_page_about_rankings():
+    for package in ("mlxtend", "sklearn", "pandas"):
+        pytest.importorskip(package)
+    names = run_page("rankings.md")
+    assert len(names["ranking"]) == 4 and len(names["by_source"]) == 3
+    assert all(row.error is None for row in (*names["ranking"], *names["by_source"]))
+    assert names["best"] in names["ranking"].best
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_every_local_link_leads_somewhere(page):
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page)):
+        assert (DOCS / link).exists(), link
+
+
+@pytest.mark.parametrize("page", ["rankings.md", "studies.md", "theory.md"])
+def test_the_readme_leads_to_the_guides(page):
+    assert f"](docs/{page})" in (ROOT / "README.md").read_text(encoding="utf-8")
