@@ -53,11 +53,6 @@ class GramView(View):
             )
         return gram_figure(factors, classes=result.experiment.class_names, theme=scene.theme)
 
-    def note(self, result: Result) -> str:
-        """What the factors are."""
-        factors = self.details(result)
-        return factors.note if factors is not None else ""
-
     def table(self, result: Result) -> str:
         """One row a pair of samples."""
         factors = self.details(result)
