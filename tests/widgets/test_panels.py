@@ -1,6 +1,5 @@
 """Panels and the live figure: HTML is escaped and honest, the figure becomes any other."""
 
-
 import numpy as np
 import plotly.graph_objects as go
 import pytest
