@@ -86,7 +86,7 @@ def experiments(draw):
         target=draw(st.sampled_from(sorted(TARGETS))),
         n=draw(st.integers(1, 900)),
         program=program,
-        mapping=draw(st.sampled_from(MAPPINGS)),
+        mapping=draw(st.sampled_from(sorted(MAPPINGS))),
         reduce=draw(st.sampled_from(["full", "trace", "sum", 0, 7])),
         dtype=draw(st.sampled_from(["float32", "float64"])),
         seed=draw(st.integers(0, 2**31 - 1)),
