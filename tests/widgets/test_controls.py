@@ -321,3 +321,8 @@ def test_close_leaves_other_widgets_alone(controls, changes):
     assert seed.comm is None
     assert bystander.comm is not None and controls.widgets["seed"].comm is not None
     bystander.close()
+
+
+def test_every_mapping_is_offered_by_its_label(controls):
+    offered = controls.widgets["mapping"].options
+    assert list(offered) == [(spec.label, name) for name, spec in MAPPINGS.items()]

@@ -109,8 +109,9 @@ class LogMeanProbability(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Logarithms of averaged probabilities."""
-        chosen = z.log_softmax(1).index_select(1, self.index.flatten())
-        return chosen.view(len(z), *self.index.shape).logsumexp(2) - math.log(self.index.shape[1])
+        chosen = z.index_select(1, self.index.flatten()).view(len(z), *self.index.shape)
+        # Two sums of exponentials, so that no class loses digits to the largest probability.
+        return chosen.logsumexp(2) - z.logsumexp(1, keepdim=True) - math.log(self.index.shape[1])
 
 
 def group_size(n_source: int, n_classes: int, m: int | None) -> int:

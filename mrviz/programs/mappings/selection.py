@@ -36,7 +36,7 @@ class Selection(Mapping):
 class Random(Selection):
     """Random label mapping: each target class gets a source output of its own, drawn at random.
 
-    The baseline of Chen et al. 2023 (arXiv 2211.11635) and of Elsayed et al. 2019.
+    The baseline (RLM) of Chen et al. 2023, arXiv 2211.11635.
 
     Attributes:
         assignment: source output of each target class.
