@@ -18,6 +18,7 @@ from mrviz.programs.mappings import (
     Identity,
     Mapping,
     MappingData,
+    Refreshed,
     as_mapping,
     build_mapping,
 )
@@ -42,7 +43,6 @@ class ReprogrammedModel(nn.Module):
 
     Attributes:
         outputs: C.
-        mapping: the mapping.
         head: the mapping as a layer, from source outputs to target outputs.
 
     Raises:
@@ -73,9 +73,20 @@ class ReprogrammedModel(nn.Module):
         self.source = source
         self.program = program.to(source.device, source.dtype)
         mapping = as_mapping(mapping)
+        self.head = mapping.layer(source.outputs).to(source.device, source.dtype)
         self.mapping = copy.deepcopy(mapping) if mapping.refreshes else mapping
-        self.head = self.mapping.layer(source.outputs).to(source.device, source.dtype)
         self._probed = isinstance(program, Program) and program.closed_form
+
+    @property
+    def mapping(self) -> Mapping:
+        """The output mapping; one that is refreshed changes ``head`` with it."""
+        return self._mapping
+
+    @mapping.setter
+    def mapping(self, mapping: Mapping) -> None:
+        self._mapping = mapping
+        if isinstance(mapping, Refreshed):
+            mapping.follow(self.head)
 
     @property
     def weights(self) -> Tensor:

@@ -168,6 +168,18 @@ def test_two_models_of_one_mapping_are_refreshed_each_for_itself():
     assert torch.equal(second.b, kept) and not torch.equal(first.b, kept)
 
 
+@pytest.mark.parametrize("kind", [Iterative, Bayesian, BayesianPlus])
+def test_a_mapping_made_again_from_its_matrix_goes_on(kind):
+    y = torch.arange(12) % 3
+    model = model_of(kind.fit(uniform(12, 4, seed=5), y, 3))
+    model.mapping = kind(3, matrix=model.mapping.matrix(4))
+    assert torch.equal(model.mapping.matrix(4), model.b)
+    layer = model.mapping.layer(4)
+    model.mapping.refresh(uniform(12, 4, seed=6), y)
+    assert torch.equal(model.b, kind.fit(uniform(12, 4, seed=6), y, 3).matrix(4))
+    assert not torch.equal(layer.weight, model.b), "a layer made by hand belongs to nobody"
+
+
 def test_a_head_may_start_from_a_refreshed_mapping_and_is_then_trained():
     mapping = Bayesian.fit(predicting(PREDICTED), LABELS, 2)
     head = LinearHead(mapping)
@@ -180,6 +192,7 @@ def test_a_head_may_start_from_a_refreshed_mapping_and_is_then_trained():
         (lambda: Bayesian(3, lam=-1), "lam must be a number of at least 0, got -1"),
         (lambda: Bayesian(3, lam=float("inf")), "lam must be"),
         (lambda: BayesianPlus(3, ratio=0), "ratio must be a positive number, got 0"),
+        (lambda: Bayesian(3, matrix=torch.eye(2)), "has 2 rows, but there are 3 classes"),
         (lambda: Bayesian(0), "n_classes must be at least 1"),
         (lambda: Bayesian(3).matrix(4), "has seen no data yet"),
         (lambda: Bayesian.fit(uniform(2, 4), [0, 3], 3), "labels from 0 to 2"),

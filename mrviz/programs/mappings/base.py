@@ -95,6 +95,11 @@ class Matrix(Mapping):
         if not torch.isfinite(self._matrix).all():
             raise InputError("a mapping matrix must be finite, this one has NaN or inf")
 
+    @property
+    def values(self) -> Tensor:
+        """The matrix given, (C, c_S), whatever the source."""
+        return self._matrix
+
     def matrix(self, n_source: int) -> Tensor:
         """The matrix given, shape (C, n_source)."""
         if self._matrix.shape[1] != n_source:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mrviz._checks import Array, as_labels
 from mrviz.errors import InputError
-from mrviz.programs.mappings.base import Mapping
+from mrviz.programs.mappings.base import Mapping, Matrix
 from mrviz.programs.mappings.selection import Frequency, prediction_counts
 from mrviz.targets.options import as_count
 
@@ -28,14 +28,22 @@ class Refreshed(Mapping):
 
     Args:
         n_classes: C.
+        matrix: the matrix (C, c_S) that an earlier fit found; default: none before the first
+            :meth:`refresh`.
     """
 
     refreshes = True
 
-    def __init__(self, n_classes: int) -> None:
+    def __init__(self, n_classes: int, *, matrix: Array | None = None) -> None:
         self.n_classes = as_count(n_classes, "n_classes", 1)
-        self._matrix: Tensor | None = None
         self._layer: nn.Module | None = None
+        self._matrix: Tensor | None = None
+        if matrix is not None:
+            self._matrix = Matrix(matrix).values
+            if len(self._matrix) != self.n_classes:
+                raise InputError(
+                    f"matrix has {len(self._matrix)} rows, but there are {self.n_classes} classes"
+                )
 
     @classmethod
     def fit(cls, outputs: Tensor, y: Array, n_classes: int, **options: Any) -> Self:
@@ -95,10 +103,9 @@ class Refreshed(Mapping):
             )
         return self._matrix
 
-    def layer(self, n_source: int) -> nn.Module:
-        """The mapping as a layer that :meth:`refresh` changes."""
-        self._layer = super().layer(n_source)
-        return self._layer
+    def follow(self, layer: nn.Module) -> None:
+        """Names the layer whose ``weight`` every later :meth:`refresh` changes too."""
+        self._layer = layer
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n_classes={self.n_classes})"
@@ -112,6 +119,7 @@ class Iterative(Refreshed):
 
     Args:
         n_classes: C.
+        matrix: as in :class:`Refreshed`.
     """
 
     label = "iterative (ILM)"
@@ -138,6 +146,7 @@ class Bayesian(Refreshed):
     Args:
         n_classes: C.
         lam: λ ≥ 0, the Laplace smoothing; the authors' is 1.
+        matrix: as in :class:`Refreshed`.
 
     Example:
         >>> outputs, y = torch.eye(3)[[0, 0, 1, 1]], torch.tensor([0, 0, 0, 1])
@@ -148,8 +157,8 @@ class Bayesian(Refreshed):
 
     label = "Bayesian (BLM)"
 
-    def __init__(self, n_classes: int, *, lam: float = 1.0) -> None:
-        super().__init__(n_classes)
+    def __init__(self, n_classes: int, *, lam: float = 1.0, matrix: Array | None = None) -> None:
+        super().__init__(n_classes, matrix=matrix)
         if not (math.isfinite(lam) and lam >= 0):
             raise InputError(f"lam must be a number of at least 0, got {lam}")
         self.lam = float(lam)
@@ -173,12 +182,20 @@ class BayesianPlus(Bayesian):
         n_classes: C.
         lam: λ ≥ 0, the Laplace smoothing; the authors' is 1.
         ratio: k over C, positive; the authors' is 0.15.
+        matrix: as in :class:`Refreshed`.
     """
 
     label = "Bayesian, top k (BLM+)"
 
-    def __init__(self, n_classes: int, *, lam: float = 1.0, ratio: float = RATIO) -> None:
-        super().__init__(n_classes, lam=lam)
+    def __init__(
+        self,
+        n_classes: int,
+        *,
+        lam: float = 1.0,
+        ratio: float = RATIO,
+        matrix: Array | None = None,
+    ) -> None:
+        super().__init__(n_classes, lam=lam, matrix=matrix)
         if not (math.isfinite(ratio) and ratio > 0):
             raise InputError(f"ratio must be a positive number, got {ratio}")
         self.ratio = float(ratio)

@@ -24,6 +24,7 @@ class Selection(Mapping):
 
     def __post_init__(self) -> None:
         used = list(self.assignment)
+        object.__setattr__(self, "assignment", tuple(used))
         if not used or min(used) < 0 or len(set(used)) < len(used):
             raise InputError(f"each target class needs a source output of its own, got {used}")
 
