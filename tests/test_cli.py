@@ -43,6 +43,8 @@ def result():
         {"program": "low_rank", "capacity": 5, "image_size": 6},
         {"program": "convolution", "capacity": 3},
         {"program": "scale"},
+        {"mapping": "bayesian_plus"},
+        {"mapping": "probability_average"},
     ],
     ids=str,
 )

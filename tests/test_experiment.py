@@ -53,6 +53,10 @@ def agree(experiment, **names):
         {"program": "low_rank", "capacity": 3, "image_size": 10, "dtype": "float64", "seed": 2},
         {"program": "convolution", "capacity": 2},
         {"program": "scale"},
+        {"mapping": "bayesian", "seed": 2},
+        {"mapping": "random", "seed": 5, "dtype": "float64"},
+        {"mapping": "probability_average", "program": "linear", "reduce": "trace"},
+        {"mapping": "linear_probe", "program": "overlay"},
     ],
     ids=str,
 )

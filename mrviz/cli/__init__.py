@@ -24,7 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "trained_on": tuple(TARGETS),
     "weights": ("pretrained", "random"),
     "program": tuple(PROGRAMS),
-    "mapping": MAPPINGS,
+    "mapping": tuple(MAPPINGS),
     "dtype": tuple(DTYPES),
 }
 NUMBERS = ("depth", "groups", "width", "input_size", "n", "capacity", "image_size", "seed")

@@ -3,6 +3,7 @@
 from mrviz.figures.capacity import capacity_figure
 from mrviz.figures.gram import gram_figure
 from mrviz.figures.learning import learning_figure
+from mrviz.figures.mapping import mapping_figure
 from mrviz.figures.message import message_figure
 from mrviz.figures.source import source_figure
 from mrviz.figures.spectrum import Curve, spectrum_figure
@@ -19,6 +20,7 @@ __all__ = [
     "depth_figure",
     "gram_figure",
     "learning_figure",
+    "mapping_figure",
     "message_figure",
     "ranking_figure",
     "source_figure",

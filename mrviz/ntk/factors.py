@@ -69,6 +69,10 @@ class Reduction:
             return eye[self.name : self.name + 1]
         return eye
 
+    def directions(self, model: ReprogrammedModel) -> Tensor:
+        """The cotangents (R, C) in the dtype and on the device of a model."""
+        return self.cotangents(model.weights)
+
     def flatten(self, factor: Tensor) -> Tensor:
         """Jacobian rows (n, R, q) as rows of the reduced kernel's factor, sample-major."""
         return factor.flatten(1) if self.name == "trace" else factor.flatten(0, 1)
@@ -106,9 +110,13 @@ class Factors:
         self.bare = bare
         self.tick = tick
         self._split = Splitter("the Jacobian")
-        self._cotangents = reduction.cotangents(model.b)
+        self._cotangents = reduction.directions(model)
+        linear, kept = model.mapping.linear, None if whole else jacobian_cache
         self.jacobian = CachedJacobian(
-            model.source, self._cotangents @ model.b, None if whole else jacobian_cache
+            model.source,
+            self._cotangents @ model.b if linear else self._cotangents,
+            kept,
+            None if linear else model.head,
         )
 
     @property

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mrviz.errors import InputError
 from mrviz.sources import SourceModel
-from mrviz.sources.base import tensor_bytes
+from mrviz.sources.base import module_hash, tensor_bytes
 
 
 def source_jacobian(
@@ -20,6 +20,7 @@ def source_jacobian(
     cotangents: Tensor,
     u: Tensor,
     tick: Callable[[], None] | None = None,
+    head: nn.Module | None = None,
 ) -> Tensor:
     """Rows of the source's input-Jacobian after the output mapping.
 
@@ -29,9 +30,11 @@ def source_jacobian(
 
     Args:
         source: the frozen source.
-        cotangents: (rows, c_S), rows of the mapping matrix or sums of them.
+        cotangents: (rows, c_S), rows of the mapping matrix or sums of them; with a head
+            (rows, C), directions of its outputs.
         u: programmed inputs (n, *source_shape).
         tick: called between backward passes, to raise if the caller gave up.
+        head: an output mapping that is not linear, differentiated with the source.
 
     Returns:
         A, shape (n, rows, *source_shape), dtype of u.
@@ -42,7 +45,7 @@ def source_jacobian(
     """
     u = u.detach().requires_grad_(True)
     with torch.enable_grad():
-        f = source(u)
+        f = source(u) if head is None else head(source(u))
     if not f.requires_grad:
         raise InputError(
             f"source {source.name!r} has no gradient with respect to its input (detached, "
@@ -149,8 +152,9 @@ class CachedJacobian:
 
     Args:
         source: the frozen source.
-        cotangents: (rows, c_S).
+        cotangents: (rows, c_S), or (rows, C) with a head.
         cache: where Jacobians are kept; ``None`` keeps none.
+        head: an output mapping that is not linear.
 
     Attributes:
         computed: samples whose Jacobian had to be computed so far.
@@ -158,11 +162,16 @@ class CachedJacobian:
     """
 
     def __init__(
-        self, source: SourceModel, cotangents: Tensor, cache: JacobianCache | None
+        self,
+        source: SourceModel,
+        cotangents: Tensor,
+        cache: JacobianCache | None,
+        head: nn.Module | None = None,
     ) -> None:
         self.source = source
         self.cotangents = cotangents
         self.cache = cache
+        self.head = head
         self.computed = 0
         self.found = 0
         digest = hashlib.blake2b(digest_size=16)
@@ -170,19 +179,20 @@ class CachedJacobian:
             digest.update(source.fingerprint().encode())
             digest.update(f"{tuple(cotangents.shape)}{source.dtype}{source.device}".encode())
             digest.update(tensor_bytes(cotangents))
+            digest.update((module_hash(head) if head is not None else "linear").encode())
         self._prefix = digest.digest()
 
     def __call__(self, u: Tensor, tick: Callable[[], None] | None = None) -> Tensor:
         """A of programmed inputs u, shape (n, rows, *source_shape)."""
         if self.cache is None:
             self.computed += len(u)
-            return source_jacobian(self.source, self.cotangents, u, tick)
+            return source_jacobian(self.source, self.cotangents, u, tick, self.head)
         keys = [self._key(sample) for sample in u]
         kept = [self.cache.get(key) for key in keys]
         missing = [i for i, entry in enumerate(kept) if entry is None]
         self.found += len(u) - len(missing)
         if missing:
-            fresh = source_jacobian(self.source, self.cotangents, u[missing], tick)
+            fresh = source_jacobian(self.source, self.cotangents, u[missing], tick, self.head)
             self.computed += len(missing)
             for i, jacobian in zip(missing, fresh, strict=True):
                 kept[i] = jacobian

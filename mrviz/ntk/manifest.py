@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mrviz.ntk.plan import Plan, full_precision
 from mrviz.ntk.tiles import Place
-from mrviz.sources.base import evaluation_mode, tensor_bytes
+from mrviz.sources.base import evaluation_mode, module_hash, tensor_bytes
 
 KIND = "mrviz Gram"
 FORMAT = 1
@@ -46,10 +45,10 @@ def manifest(plan: Plan, place: Place) -> dict[str, Any]:
         "kind": KIND,
         "format": FORMAT,
         "made_of": {
-            "source": _module_hash(model.source),
-            "program": _module_hash(model.program),
+            "source": module_hash(model.source),
+            "program": module_hash(model.program),
             "capacity": model.capacity,
-            "mapping": _module_hash(model.head),
+            "mapping": module_hash(model.head),
             "x1": _samples_hash(plan.x1),
             "x2": None if plan.x2 is None else _samples_hash(plan.x2),
             "reduce": plan.reduction.name,
@@ -95,16 +94,6 @@ def _close(a: list[float], b: list[float], dtype: str) -> bool:
     first, second = torch.tensor([a, b], dtype=torch.float64)
     tolerance = torch.finfo(getattr(torch, dtype)).eps ** 0.5
     return bool((first - second).norm() <= tolerance * second.norm())
-
-
-def _module_hash(module: nn.Module) -> str:
-    """Hash of type, structure, numbers, and which of them are trainable."""
-    text = f"{type(module).__qualname__}|{module}"
-    digest = hashlib.blake2b(re.sub(r" at 0x[0-9a-fA-F]+", "", text).encode(), digest_size=16)
-    for name, value in (*module.named_parameters(), *module.named_buffers()):
-        digest.update(f"{name}{tuple(value.shape)}{value.dtype}{value.requires_grad}".encode())
-        digest.update(tensor_bytes(value))
-    return digest.hexdigest()
 
 
 def _samples_hash(x: Tensor) -> str:

@@ -273,7 +273,7 @@ def default_chunk(model: ReprogrammedModel, reduction: Reduction, memory: int) -
 
 def source_jacobian_bytes(model: ReprogrammedModel, reduction: Reduction) -> int:
     """Bytes of one sample's source Jacobian."""
-    rows = len(reduction.cotangents(model.b))
+    rows = len(reduction.directions(model))
     values = torch.Size(model.source.input_shape).numel()
     return rows * values * torch.finfo(model.source.dtype).bits // 8
 
@@ -323,7 +323,7 @@ def _choose(
     if isinstance(program, Program) and program.closed_form:
         return "structured", f"closed form of {name}"
     bits = torch.finfo(model.source.dtype).bits
-    needed = len(reduction.cotangents(model.b)) * model.n_parameters * bits // 8
+    needed = len(reduction.directions(model)) * model.n_parameters * bits // 8
     if needed > memory:
         return "products", (
             f"{name} has no closed form and {model.n_parameters} parameters, too many for the "

@@ -178,7 +178,7 @@ class TangentProducts(Products[Tensor]):
         self.model = model
         self._theta = trainable(model)
         self._way: Callable[[Tensor], Change] | None = None
-        cotangents = reduction.cotangents(model.b)
+        cotangents = reduction.directions(model)
         # The trace kernel is a sum of C kernels; the others need one direction of θ a column.
         self._directions = cotangents[:, None] if reduction.name == "trace" else cotangents[None]
 

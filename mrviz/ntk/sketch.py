@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mrviz._checks import Array
 from mrviz._progress import CancelFlag, ProgressCallback
@@ -17,7 +18,7 @@ from mrviz.ntk.compute import ntk_gram
 from mrviz.ntk.factors import Reduce, Reduction
 from mrviz.ntk.gram import Gram
 from mrviz.programs import ReprogrammedModel
-from mrviz.programs.mappings import LinearHead, Matrix
+from mrviz.programs.mappings import LinearHead, Mapping, Matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,14 +163,47 @@ def sketch_grams(
 
 def projected(model: ReprogrammedModel, directions: Tensor) -> ReprogrammedModel:
     """The model whose outputs are some directions (m, C) of the given model's outputs."""
+    if not model.mapping.linear:
+        return ReprogrammedModel(model.source, model.program, _Projected(model, directions))
     matrix = Matrix(directions @ model.b.double().cpu())
     bias = model.head.bias
     mapping = LinearHead(matrix, bias=bias is not None) if model.mapping.trainable else matrix
     result = ReprogrammedModel(model.source, model.program, mapping)
-    if bias is not None:
+    if isinstance(bias, Tensor):
         with torch.no_grad():
-            result.head.bias.copy_(directions.to(bias) @ bias)
+            result.head.bias.copy_(directions.to(bias) @ bias)  # type: ignore[operator]
     return result
+
+
+class _Projected(Mapping):
+    """Directions (m, C) of the outputs of a mapping that is not linear."""
+
+    label = "directions of the outputs"
+    acts_on = "probabilities"
+
+    def __init__(self, model: ReprogrammedModel, directions: Tensor) -> None:
+        self._head, self._directions = model.head, directions
+
+    def layer(self, n_source: int) -> nn.Module:
+        return _ProjectedHead(copy.deepcopy(self._head), Matrix(self._directions))
+
+
+class _ProjectedHead(nn.Module):
+    def __init__(self, head: nn.Module, directions: Matrix) -> None:
+        super().__init__()
+        self.head = head
+        self.turn = directions.layer(int(head.out_features))  # type: ignore[arg-type]
+        self.out_features = self.turn.out_features
+
+    @property
+    def weight(self) -> Tensor:
+        """What each source output counts for: the directions of what it did before."""
+        weights: Tensor = self.turn(self.head.weight.T).T
+        return weights
+
+    def forward(self, z: Tensor) -> Tensor:
+        outputs: Tensor = self.turn(self.head(z))
+        return outputs
 
 
 def _trace(gram: Gram, n: int, outputs: int, per_sample: int) -> tuple[float, float]:

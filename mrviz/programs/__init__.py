@@ -6,7 +6,8 @@ from mrviz.programs.chain import Chain, linear_border
 from mrviz.programs.convolution import Convolution
 from mrviz.programs.linear import Linear
 from mrviz.programs.low_rank import LowRankLinear
-from mrviz.programs.model import MAPPINGS, ReprogrammedModel, reprogram
+from mrviz.programs.mappings import MAPPINGS, MappingSpec
+from mrviz.programs.model import ReprogrammedModel, reprogram
 from mrviz.programs.prompts import Border, Overlay
 from mrviz.programs.registry import PROGRAMS, ProgramSpec, build_program
 from mrviz.programs.scale import Scale
@@ -20,6 +21,7 @@ __all__ = [
     "KernelBlock",
     "Linear",
     "LowRankLinear",
+    "MappingSpec",
     "Overlay",
     "Program",
     "ProgramSpec",

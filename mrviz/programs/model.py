@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping as Options
 from typing import Any
 
 import torch
@@ -11,14 +13,19 @@ from mrviz._checks import as_samples
 from mrviz._memory import Splitter, moved
 from mrviz.errors import InputError
 from mrviz.programs.base import Program
-from mrviz.programs.mappings import Frequency, Identity, Mapping, as_mapping
-from mrviz.programs.registry import build_program
+from mrviz.programs.mappings import (
+    MAPPINGS,
+    Identity,
+    Mapping,
+    MappingData,
+    Refreshed,
+    as_mapping,
+    build_mapping,
+)
+from mrviz.programs.registry import PROGRAMS, build_program
 from mrviz.sources import SourceModel
 from mrviz.sources.base import evaluation_mode
 from mrviz.targets import Target
-
-MAPPINGS = ("frequency", "identity")
-"""Mappings that :func:`reprogram` knows by name."""
 
 
 class ReprogrammedModel(nn.Module):
@@ -31,7 +38,8 @@ class ReprogrammedModel(nn.Module):
         source: the frozen source.
         program: a :class:`~mrviz.programs.Program`, or any module from target inputs to source
             inputs that treats samples independently.
-        mapping: an output mapping, or an array (C, c_S).
+        mapping: an output mapping, or an array (C, c_S). One that training refreshes is copied,
+            as it belongs to one model.
 
     Attributes:
         outputs: C.
@@ -64,19 +72,49 @@ class ReprogrammedModel(nn.Module):
             )
         self.source = source
         self.program = program.to(source.device, source.dtype)
-        self.mapping = as_mapping(mapping)
-        self.head = self.mapping.layer(source.outputs).to(source.device, source.dtype)
+        mapping = as_mapping(mapping)
+        self.head = mapping.layer(source.outputs).to(source.device, source.dtype)
+        self.mapping = copy.deepcopy(mapping) if mapping.refreshes else mapping
         self._probed = isinstance(program, Program) and program.closed_form
 
     @property
+    def mapping(self) -> Mapping:
+        """The output mapping; one that is refreshed changes ``head`` with it."""
+        return self._mapping
+
+    @mapping.setter
+    def mapping(self, mapping: Mapping) -> None:
+        self._mapping = mapping
+        if isinstance(mapping, Refreshed):
+            mapping.follow(self.head)
+
+    @property
+    def weights(self) -> Tensor:
+        """How much each source output counts for each target class now, shape (C, c_S).
+
+        They weigh what ``mapping.acts_on`` says, logits or probabilities.
+        """
+        weights: Tensor = self.head.weight  # type: ignore[assignment]
+        return weights.detach()
+
+    @property
     def b(self) -> Tensor:
-        """The mapping matrix b as it is now, shape (C, c_S)."""
-        return self.head.weight.detach()
+        """The mapping matrix b as it is now, shape (C, c_S).
+
+        Raises:
+            InputError: the mapping is not linear.
+        """
+        if not self.mapping.linear:
+            raise InputError(
+                f"mapping {self.mapping.label!r} is not linear in the source's outputs: there is "
+                "no matrix b with f = b f_S(u). Choose a mapping that acts on logits"
+            )
+        return self.weights
 
     @property
     def outputs(self) -> int:
         """C, the number of target outputs."""
-        return self.b.shape[0]
+        return int(self.head.out_features)  # type: ignore[arg-type]
 
     @property
     def n_parameters(self) -> int:
@@ -97,9 +135,16 @@ class ReprogrammedModel(nn.Module):
             raise InputError(f"program {type(self.program).__name__} has no capacity to set")
         self.program.capacity = value  # type: ignore[assignment]
 
+    def with_program(self, program: nn.Module) -> ReprogrammedModel:
+        """Another program with the same source and the mapping as it is now, no longer trained."""
+        return ReprogrammedModel(
+            self.source, program, self.b if self.mapping.linear else self.mapping
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         """Target outputs (n, C) of target inputs x (n, *target_shape)."""
-        return self.head(self.source(self.programmed(x)))
+        outputs: Tensor = self.head(self.source(self.programmed(x)))
+        return outputs
 
     def programmed(self, x: Tensor) -> Tensor:
         """Programmed inputs u = a_θ(x), shape (n, *source_shape).
@@ -184,40 +229,69 @@ def reprogram(
     Args:
         source: the frozen source.
         target: the target data set; gives the input shape, the number of classes, and the
-            training samples on which a frequency mapping is counted.
+            training samples on which mappings such as frequency are counted.
         program: a name of :data:`~mrviz.programs.PROGRAMS`, such as "border", "linear" or
             "low_rank", or a module of your own.
-        mapping: "frequency", "identity" (first C), a mapping, or an array (C, c_S).
-        seed: seed of the program's start values.
-        **options: passed to the program by name, such as ``width=4`` for a border, ``rank=8``
-            for a low-rank program, or ``image_size=32``.
+        mapping: a name of :data:`~mrviz.programs.MAPPINGS`, such as "frequency", "identity"
+            (first C) or "bayesian", a mapping, or an array (C, c_S).
+        seed: seed of the program's start values, and of mappings that are drawn at random.
+        **options: of the program and the mapping chosen by name: ``width=4`` for a border,
+            ``rank=8`` for a low-rank program, ``image_size=32``; ``lam=0.5`` for a Bayesian
+            mapping, ``ratio=0.3`` for BLM+, ``m=4`` for one that averages.
 
     Raises:
         InputError: unknown names, options the program does not have, shapes that do not fit.
     """
+    own, of_mapping = _split(program, mapping, options)
     if isinstance(program, str):
-        program = build_program(program, source.input_shape, target.shape, seed=seed, **options)
-    elif options:
-        raise InputError(f"options {sorted(options)} apply only to programs chosen by name")
-    if not isinstance(mapping, str):
-        model = ReprogrammedModel(source, program, mapping)
-        if model.outputs != target.n_classes:
-            raise InputError(
-                f"the mapping gives {model.outputs} outputs, but the target has "
-                f"{target.n_classes} classes: it needs one row for each class"
-            )
-        return model
-    if mapping == "identity":
-        return ReprogrammedModel(source, program, Identity(target.n_classes))
-    if mapping != "frequency":
-        raise InputError(f"mapping must be one of {', '.join(MAPPINGS)}, got {mapping!r}")
-    if not target.is_classification:
-        raise InputError(
-            "a frequency mapping counts class labels, but this target has real-valued outputs: "
-            "use mapping='identity' or a matrix"
+        program = build_program(program, source.input_shape, target.shape, seed=seed, **own)
+    if isinstance(mapping, str):
+        data = MappingData(
+            source.outputs,
+            target.n_classes,
+            target.y_train if target.is_classification else None,
+            lambda: ReprogrammedModel(source, program, Identity()).predict(target.x_train),
         )
-    unmapped = ReprogrammedModel(source, program, Identity())
-    logits = unmapped.predict(target.x_train)
-    return ReprogrammedModel(
-        source, program, Frequency.fit(logits, target.y_train, target.n_classes)
+        mapping = build_mapping(mapping, data, seed=seed, **of_mapping)
+    model = ReprogrammedModel(source, program, mapping)
+    if model.outputs != target.n_classes:
+        raise InputError(
+            f"the mapping gives {model.outputs} outputs, but the target has "
+            f"{target.n_classes} classes: it needs one row for each class"
+        )
+    return model
+
+
+def _split(
+    program: Any, mapping: Any, options: Options[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the program and of the mapping, where they are chosen by name.
+
+    Raises:
+        InputError: an unknown name, or an option that neither or both of them have.
+    """
+    for kind, choice, names in (("program", program, PROGRAMS), ("mapping", mapping, MAPPINGS)):
+        if isinstance(choice, str) and choice not in names:
+            raise InputError(f"{kind} must be one of {', '.join(names)}, got {choice!r}")
+    own = PROGRAMS[program].options if isinstance(program, str) else ()
+    its = MAPPINGS[mapping].options if isinstance(mapping, str) else ()
+    unknown = sorted(set(options) - set(own) - set(its))
+    if unknown:
+        text = f"options {unknown} apply only to programs chosen by name"
+        if isinstance(program, str):
+            text = (
+                f"program {program!r} has no option {', '.join(unknown)}; its options are "
+                f"{', '.join(own)}"
+            )
+        if isinstance(mapping, str):
+            text += f"; those of mapping {mapping!r} are {', '.join(its)}" if its else ""
+        raise InputError(text)
+    if both := sorted(set(options) & set(own) & set(its)):
+        raise InputError(
+            f"program {program!r} and mapping {mapping!r} both have an option "
+            f"{', '.join(both)}: make one of the two yourself and pass the object"
+        )
+    return (
+        {name: value for name, value in options.items() if name in own},
+        {name: value for name, value in options.items() if name in its},
     )

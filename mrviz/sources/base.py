@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Lock
@@ -236,3 +237,13 @@ class SourceModel(nn.Module):
 def tensor_bytes(tensor: Tensor) -> bytes:
     """The raw bytes of a tensor's values, whatever its device and dtype."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def module_hash(module: nn.Module) -> str:
+    """Hash of type, structure, numbers, and which of them are trainable."""
+    text = f"{type(module).__qualname__}|{module}"
+    digest = hashlib.blake2b(re.sub(r" at 0x[0-9a-fA-F]+", "", text).encode(), digest_size=16)
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}{value.requires_grad}".encode())
+        digest.update(tensor_bytes(value))
+    return digest.hexdigest()

@@ -11,6 +11,7 @@ from mrviz.theory.feature_motion import Assumption3, InputMotion
 from mrviz.theory.gram_factors import GramFactors, gram_factors
 from mrviz.theory.kernel_regime import FeatureKernel, KernelRegimeSource, WideKernel
 from mrviz.theory.leave_one_out import leave_one_out, ridge_regression
+from mrviz.theory.mapping_effect import MappingEffect, mapping_effect
 from mrviz.theory.modes import (
     gain,
     loss_curve,
@@ -78,6 +79,7 @@ __all__ = [
     "KernelRegimeSource",
     "KernelSpectra",
     "KernelStrength",
+    "MappingEffect",
     "Prediction",
     "ProgramFactor",
     "Ranking",
@@ -103,6 +105,7 @@ __all__ = [
     "leep",
     "logme",
     "loss_curve",
+    "mapping_effect",
     "mode_times",
     "nce",
     "predict_training",

@@ -153,8 +153,9 @@ def decompose(
         source_data: inputs and labels of the source's own task; a source in the kernel regime
             brings its own.
         gram: the full Gram of x, where it is there already.
-        reassemble: whether to put Eq. 16 together; default: for sources in the kernel regime.
-            Other sources must be small, as their tangent features are written out.
+        reassemble: whether to put Eq. 16 together, which needs a linear mapping; default: for
+            sources in the kernel regime. Other sources must be small, as their tangent features
+            are written out.
         ridge: as in :func:`~mrviz.theory.source_factors`.
         samples: as in :func:`~mrviz.theory.source_factors`.
         per_class: as in :func:`~mrviz.theory.source_factors`.
@@ -203,7 +204,7 @@ def decompose(
         notes.append("b is trained here, which Assumption 2 excludes: Eq. 16 leaves its part out")
     regime = model.source.module if isinstance(model.source.module, KernelRegimeSource) else None
     reassembled = distance = None
-    if reassemble or (reassemble is None and regime is not None):
+    if reassemble or (reassemble is None and regime is not None and model.mapping.linear):
         if regime is None:
             x_s, y_s = needed(model.source, source_data)
             pick = draw_samples(y_s, per_class, 1, seed)[0]

@@ -50,7 +50,7 @@ class SourceFactors:
 
     Attributes:
         kernels: λ_min[K_S] by kind; the first kind is the one that the other factors use.
-        effectiveness: Θ_S^b; ``None`` where K_S + σ_S I is singular.
+        effectiveness: Θ_S^b; ``None`` where K_S + σ_S I is singular or b is not linear.
         assumption: Assumption 3 at sampled inputs; ``None`` where it was not looked at or the
             features have no derivative.
         notes: what is missing and why.
@@ -131,12 +131,13 @@ def source_factors(
     options: dict[str, Any] = {"progress": progress, "cancel": cancel}
     notes: list[str] = []
     regime = source.module if isinstance(source.module, KernelRegimeSource) else None
-    b = model.b.double().to(place)
+    b = model.b.double().to(place) if model.mapping.linear else None
+    found = None
     if regime is not None:
         kernels = [own_strength(regime)]
-        found = effectiveness(
-            regime.gram.double().to(place), regime.outputs.double(), b, regime.ridge
-        )
+        if b is not None:
+            gram = regime.gram.double().to(place)
+            found = effectiveness(gram, regime.outputs.double(), b, regime.ridge)
     else:
         x_s, y_s = needed(source, source_data)
         common: dict[str, Any] = {"reduce": reduce, "device": place, **options}
@@ -148,11 +149,16 @@ def source_factors(
             notes.append("there is no infinite-width kernel for this source's architecture")
         else:
             kernels.append(wide)
-        pick = draw_samples(y_s, per_class, 1, seed)[0]
-        gram = source_ntk(source, x_s[pick], dtype=torch.float64, **common)
-        targets = functional.one_hot(y_s[pick], source.outputs).double()
-        found = effectiveness(gram, targets, b, ridge)
-    if found is None:
+        if b is not None:
+            pick = draw_samples(y_s, per_class, 1, seed)[0]
+            k_s = source_ntk(source, x_s[pick], dtype=torch.float64, **common)
+            targets = functional.one_hot(y_s[pick], source.outputs).double()
+            found = effectiveness(k_s, targets, b, ridge)
+    if b is None:
+        notes.append(
+            f"Θ_S^b needs a linear mapping (Assumption 2), and {model.mapping.label!r} is none"
+        )
+    elif found is None:
         notes.append("K_S is singular to double precision, so Θ_S^b needs a ridge: pass ridge=σ_S")
     assumption = None
     if samples:

@@ -197,8 +197,7 @@ def _whole_input_gram(model: ReprogrammedModel, x: Tensor, options: dict[str, An
     with evaluation_mode(model), torch.no_grad():
         u = model.programmed(x)
     shift = _Shift(model.source.input_shape, model.source.input_shape)
-    moved = ReprogrammedModel(model.source, shift, model.b)
-    return ntk_gram(moved, u, **options).matrix.double().cpu()
+    return ntk_gram(model.with_program(shift), u, **options).matrix.double().cpu()
 
 
 class _Shift(AffineProgram):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mrviz.experiment import DTYPES, GEOMETRY, Experiment
-from mrviz.programs import PROGRAMS, ProgramSpec
+from mrviz.programs import MAPPINGS, PROGRAMS, ProgramSpec
 from mrviz.sources import SOURCES, SourceModel
 from mrviz.targets import TARGETS, Target
 
@@ -171,7 +171,7 @@ class Controls:
             ),
             "mapping": dropdown(
                 "Output mapping",
-                [("frequency (greedy)", "frequency"), ("identity (first C)", "identity")],
+                [(spec.label, name) for name, spec in MAPPINGS.items()],
                 "Which source outputs stand for which target classes",
             ),
             "reduce": dropdown("Kernel", [("full", "full")], "What is kept of each C×C block"),

@@ -86,7 +86,7 @@ def experiments(draw):
         target=draw(st.sampled_from(sorted(TARGETS))),
         n=draw(st.integers(1, 900)),
         program=program,
-        mapping=draw(st.sampled_from(MAPPINGS)),
+        mapping=draw(st.sampled_from(sorted(MAPPINGS))),
         reduce=draw(st.sampled_from(["full", "trace", "sum", 0, 7])),
         dtype=draw(st.sampled_from(["float32", "float64"])),
         seed=draw(st.integers(0, 2**31 - 1)),
@@ -321,3 +321,8 @@ def test_close_leaves_other_widgets_alone(controls, changes):
     assert seed.comm is None
     assert bystander.comm is not None and controls.widgets["seed"].comm is not None
     bystander.close()
+
+
+def test_every_mapping_is_offered_by_its_label(controls):
+    offered = controls.widgets["mapping"].options
+    assert list(offered) == [(spec.label, name) for name, spec in MAPPINGS.items()]

@@ -1,4 +1,4 @@
-"""Output mappings b: linear maps from source outputs to target classes, fixed or trainable."""
+"""What an output mapping is, and those that need no data: identity, a matrix, a linear head."""
 
 from __future__ import annotations
 
@@ -8,28 +8,41 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mrviz._checks import Array, as_labels
+from mrviz._checks import Array
 from mrviz.errors import InputError
 
 
 class Mapping:
-    """A linear output mapping b, a matrix of shape (C, c_S).
+    """An output mapping b, from source outputs to target outputs (docs/theory.md, section 1).
 
-    Subclasses give :meth:`matrix`.
+    Most are linear: f = b f_S(u) with a matrix b of shape (C, c_S). Subclasses give
+    :meth:`matrix`, and :meth:`layer` where they act on probabilities.
     """
 
     label: str
+    acts_on: str = "logits"
+    """What the matrix weighs: "logits", so that f = b f_S(u), or "probabilities"."""
     trainable = False
     """Whether training moves the matrix, so that it has a part in the tangent kernel."""
     bias = False
     """Whether a trainable vector (C) is added."""
+    refreshes = False
+    """Whether training fits it anew to the program of the moment, by ``refresh``."""
+
+    @property
+    def linear(self) -> bool:
+        """Whether f = b f_S(u) with a matrix b, so that the kernel changes linearly with it."""
+        return self.acts_on == "logits"
 
     def matrix(self, n_source: int) -> Tensor:
-        """The matrix b, float64, shape (C, n_source), for a source with that many outputs."""
+        """How much each source output counts for each target class, float64, (C, n_source)."""
         raise InputError(f"mapping {type(self).__name__} has no matrix")
 
-    def layer(self, n_source: int) -> nn.Linear:
-        """The mapping as a layer, float64, that starts at the matrix and at zero bias."""
+    def layer(self, n_source: int) -> nn.Module:
+        """The mapping as a layer, float64, that starts at the matrix and at zero bias.
+
+        It has ``out_features`` = C and ``weight`` (C, n_source).
+        """
         matrix = self.matrix(n_source)
         layer = nn.utils.skip_init(
             nn.Linear, n_source, len(matrix), bias=self.bias, dtype=torch.float64
@@ -55,74 +68,8 @@ class Identity(Mapping):
     def matrix(self, n_source: int) -> Tensor:
         """The first C rows of the identity, shape (C, n_source)."""
         c = n_source if self.n_classes is None else self.n_classes
-        _enough_outputs(n_source, c)
+        enough_outputs(n_source, c)
         return torch.eye(n_source, dtype=torch.float64)[:c]
-
-
-@dataclass(frozen=True)
-class Frequency(Mapping):
-    """Frequency label mapping: each target class gets a source output of its own.
-
-    Greedy on counts: the pair (target class, source output) that occurs most often is fixed
-    first, its row and column are marked −1 as used, and so on (Tsai et al. 2020,
-    arXiv 2007.08714; Chen et al. 2023, arXiv 2211.11635).
-
-    Attributes:
-        assignment: source output of each target class.
-    """
-
-    assignment: tuple[int, ...]
-    label = "frequency"
-
-    def __post_init__(self) -> None:
-        used = list(self.assignment)
-        if not used or min(used) < 0 or len(set(used)) < len(used):
-            raise InputError(
-                f"a frequency mapping gives each class a source output of its own, got {used}"
-            )
-
-    @classmethod
-    def fit(cls, logits: Tensor, y: Array, n_classes: int) -> Frequency:
-        """Counts arg-max source outputs per target class and assigns greedily.
-
-        Args:
-            logits: source outputs (n, c_S) of the programmed training inputs.
-            y: target labels (n).
-            n_classes: C.
-
-        Raises:
-            InputError: fewer source outputs than classes, or labels outside the classes.
-        """
-        n_source = logits.shape[1]
-        _enough_outputs(n_source, n_classes)
-        labels = as_labels(y, "y", len(logits), n_classes).to(logits.device)
-        predicted = logits.argmax(1)
-        pairs = labels * n_source + predicted
-        counts = torch.bincount(pairs, minlength=n_classes * n_source)
-        return cls(cls.assign(counts.view(n_classes, n_source)))
-
-    @staticmethod
-    def assign(counts: Tensor) -> tuple[int, ...]:
-        """Greedy one-to-one assignment on counts (C, c_S); ties go to the first pair."""
-        counts = counts.detach().cpu().long().clone()
-        n_classes, n_source = counts.shape
-        _enough_outputs(n_source, n_classes)
-        assignment = [0] * n_classes
-        for _ in range(n_classes):
-            t, s = divmod(int(counts.argmax()), n_source)
-            assignment[t] = s
-            counts[t, :] = -1
-            counts[:, s] = -1
-        return tuple(assignment)
-
-    def matrix(self, n_source: int) -> Tensor:
-        """Selection matrix (C, n_source)."""
-        if max(self.assignment) >= n_source:
-            raise InputError(
-                f"the mapping uses source output {max(self.assignment)}, but the source has "
-                f"{n_source} outputs: fit the mapping with this source"
-            )
-        return torch.eye(n_source, dtype=torch.float64)[list(self.assignment)]
 
 
 class Matrix(Mapping):
@@ -147,6 +94,11 @@ class Matrix(Mapping):
             )
         if not torch.isfinite(self._matrix).all():
             raise InputError("a mapping matrix must be finite, this one has NaN or inf")
+
+    @property
+    def values(self) -> Tensor:
+        """The matrix given, (C, c_S), whatever the source."""
+        return self._matrix
 
     def matrix(self, n_source: int) -> Tensor:
         """The matrix given, shape (C, n_source)."""
@@ -177,11 +129,16 @@ class LinearHead(Mapping):
         torch.Size([3, 5])
     """
 
-    label = "trainable linear head"
+    label = "linear probe (trainable)"
     trainable = True
 
     def __init__(self, start: Mapping | Array, *, bias: bool = True) -> None:
         self.start = as_mapping(start)
+        if not self.start.linear:
+            raise InputError(
+                f"a linear head weighs logits, but mapping {self.start.label!r} averages "
+                "probabilities: start from another mapping, such as LogitAverage"
+            )
         self.bias = bias
 
     def matrix(self, n_source: int) -> Tensor:
@@ -204,9 +161,11 @@ def as_mapping(mapping: Any) -> Mapping:
     return Matrix(mapping)
 
 
-def _enough_outputs(n_source: int, n_classes: int) -> None:
+def enough_outputs(n_source: int, n_classes: int) -> None:
+    """Raises ``InputError`` where classes cannot have a source output of their own."""
     if n_classes > n_source:
         raise InputError(
             f"the source has {n_source} outputs, too few for {n_classes} target classes: choose "
-            "a source with more outputs or an explicit mapping matrix"
+            "a source with more outputs, an explicit mapping matrix, or one that is not one to "
+            "one, such as mapping='bayesian'"
         )
