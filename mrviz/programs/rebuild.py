@@ -136,6 +136,7 @@ def _own(base: type) -> dict[str, type]:
 
 
 def _below(base: type) -> Iterator[type]:
-    for kind in base.__subclasses__():
+    direct: list[type] = base.__subclasses__()
+    for kind in direct:
         yield kind
         yield from _below(kind)

@@ -105,21 +105,11 @@ class SPSADescent:
         c = options.perturbation / k**options.shrinkage
         start = [p.clone() for p in self.parameters]
         ahead = [p + options.momentum * m for p, m in zip(start, self.velocity, strict=True)]
-        estimate = [torch.zeros_like(p) for p in start]
-        values = []
-        for _ in range(options.average):
-            directions = [self._direction(p) for p in start]
-            if active is not None:
-                directions = [d * on for d, on in zip(directions, active, strict=True)]
-            pair = []
-            for sign in (1, -1):
-                self._move([p + sign * c * d for p, d in zip(ahead, directions, strict=True)])
-                pair.append(loss())
-            slope = (pair[0] - pair[1]) / (2 * c)
-            values += pair
-            for total, d in zip(estimate, directions, strict=True):
-                total += torch.where(d == 0, 0.0, slope / d) / options.average
-        mean = sum(values) / len(values)
+        try:
+            mean, estimate = self._estimate(loss, ahead, c, active)
+        except BaseException:  # an interruption must not leave a perturbed point behind
+            self._move(start)
+            raise
         if not math.isfinite(mean):
             self._move(start)
             return None
@@ -129,6 +119,26 @@ class SPSADescent:
         ]
         self._move([p + m for p, m in zip(start, self.velocity, strict=True)])
         return mean
+
+    def _estimate(
+        self, loss: Callable[[], float], ahead: list[Tensor], c: float, active: list[Tensor] | None
+    ) -> tuple[float, list[Tensor]]:
+        """Mean loss and ĝ at the point φ; leaves the parameters at a perturbed one."""
+        estimate = [torch.zeros_like(p) for p in ahead]
+        values = []
+        for _ in range(self.options.average):
+            directions = [self._direction(p) for p in ahead]
+            if active is not None:
+                directions = [d * on for d, on in zip(directions, active, strict=True)]
+            pair = []
+            for sign in (1, -1):
+                self._move([p + sign * c * d for p, d in zip(ahead, directions, strict=True)])
+                pair.append(loss())
+            slope = (pair[0] - pair[1]) / (2 * c)
+            values += pair
+            for total, d in zip(estimate, directions, strict=True):
+                total += torch.where(d == 0, 0.0, slope / d) / self.options.average
+        return sum(values) / len(values), estimate
 
     def state(self) -> dict[str, Any]:
         """Everything that the next steps depend on, beside the parameters."""
