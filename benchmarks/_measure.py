@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 
 import mrviz
+from mrviz.ntk.arithmetic import block_product
 from mrviz.ntk.plan import Plan, full_precision, make_plan
-from mrviz.ntk.tiles import MemorySink, assemble, block_product
+from mrviz.ntk.tiles import MemorySink, assemble
 from mrviz.programs import KernelBlock
 from mrviz.sources.base import evaluation_mode
 
@@ -225,7 +226,18 @@ class Stages:
         accumulation = accumulation or plan.accumulation
         with full_precision():
             tiles = (
-                (i, j, block_product(chunks[i], chunks[j], accumulation)) for i, j in plan.tiles
+                (
+                    i,
+                    j,
+                    block_product(
+                        chunks[i],
+                        chunks[j],
+                        accumulation,
+                        upper=plan.reduction.rows if i == j else 0,
+                        out=sink.room(i, j),
+                    ),
+                )
+                for i, j in plan.tiles
             )
             assemble(plan, tiles, len(plan.tiles), sink, False, None)
         return sink.matrix

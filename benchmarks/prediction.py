@@ -7,6 +7,9 @@ by Adam with its default. Rows go to a CSV file as they are finished; runs that 
 are not repeated. At the end: rank correlations of predicted with measured held-out accuracy over
 all runs, with intervals from a bootstrap over sources, and a table by group.
 
+``--report benchmarks/results/prediction.csv`` prints the same from the stored study without running
+anything, and ``--figure FILE`` draws it; docs/prediction.md says what it shows.
+
 SETTINGS was fixed before any run of the study and is not to be tuned to its outcome: its hash is
 in every row, and rows of other settings are refused.
 """
@@ -21,13 +24,13 @@ import itertools
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.stats import spearmanr
+from _prediction import KEY, MEASURED, PREDICTORS, check, read, report
+from _prediction_figure import check_picture, figure, save
 
 import mrviz
 from mrviz.programs import PROGRAMS
@@ -86,10 +89,6 @@ QUICK: dict[str, Any] = SETTINGS | {
     "steps": 10,
     "batch_size": 10,
 }
-RESAMPLES = 2000
-KEY = ("target", "family", "weights", "seed", "program")
-PREDICTORS = ("predicted", "start", "ridge", "leave_one_out")
-MEASURED = ("gd", "sgd", "adam")
 COLUMNS = (
     *KEY,
     *PREDICTORS,
@@ -179,13 +178,17 @@ def measure(run: dict[str, Any], source: Any, target: Any, settings: dict[str, A
     }
 
 
+def mark_of(settings: dict[str, Any]) -> str:
+    """Hash of the settings, which is in every row."""
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def study(settings: dict[str, Any], path: Path) -> list[dict[str, str]]:
     """Makes the runs that are not in the CSV file yet; all its rows."""
-    text = json.dumps(settings, sort_keys=True)
-    mark = hashlib.sha256(text.encode()).hexdigest()[:12]
+    text, mark = json.dumps(settings, sort_keys=True), mark_of(settings)
     rows = read(path)
-    if any(row["settings"] != mark for row in rows):
-        raise SystemExit(f"{path} holds runs with other settings: name another file with --csv")
+    check(rows, mark, path)
     done = {tuple(row[name] for name in KEY) for row in rows}
     todo = [r for r in runs(settings) if tuple(str(r[name]) for name in KEY) not in done]
     print(f"settings {mark}: {text}\n{len(done)} runs done, {len(todo)} to make", flush=True)
@@ -210,85 +213,50 @@ def study(settings: dict[str, Any], path: Path) -> list[dict[str, str]]:
     return read(path)
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file; none where there is none."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def column(rows: Sequence[dict[str, str]], name: str) -> np.ndarray:
-    return np.array([float(row[name]) if row[name] else np.nan for row in rows])
-
-
-def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rank correlation; NaN for fewer than three values or a constant."""
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(spearmanr(x, y).statistic)
-
-
-def interval(rows: Sequence[dict[str, str]], x: str, y: str) -> tuple[float, float]:
-    """95 % percentile interval of the correlation, sources resampled with all their runs.
-
-    Runs of one source, target and seed share weights and samples, so they are not independent.
-    """
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for k, row in enumerate(rows):
-        groups.setdefault(tuple(row[name] for name in KEY[:-1]), []).append(k)
-    members = list(groups.values())
-    xs, ys = column(rows, x), column(rows, y)
-    generator = np.random.default_rng(0)
-    found = []
-    for _ in range(RESAMPLES):
-        drawn = generator.integers(len(members), size=len(members))
-        index = np.concatenate([members[k] for k in drawn])
-        found.append(correlation(xs[index], ys[index]))
-    low, high = np.nanpercentile(found, [2.5, 97.5]) if not np.isnan(found).all() else [np.nan] * 2
-    return float(low), float(high)
-
-
-def report(rows: Sequence[dict[str, str]]) -> dict[str, Any]:
-    """Prints correlations and a table by group; the correlations again as plain values."""
-    rows = [row for row in rows if not row["skipped"]]
-    print(f"\nSpearman correlation with measured held-out accuracy, {len(rows)} runs")
-    print(f"{'':15}" + "".join(f"{name:>24}" for name in MEASURED))
-    summary: dict[str, Any] = {"runs": len(rows)}
-    for x in PREDICTORS:
-        cells = []
-        for y in MEASURED:
-            rho, (low, high) = correlation(column(rows, x), column(rows, y)), interval(rows, x, y)
-            summary[f"{x}/{y}"] = [rho, low, high]
-            cells.append(f"{f'{rho:.2f} ({low:.2f} to {high:.2f})':>24}")
-        print(f"{x:15}" + "".join(cells))
-    print("\nPredicted against gradient descent, by group; difference = predicted − measured")
-    head = ("runs", "Spearman", "|difference|", "difference", "median drift", "measured")
-    print(f"{'':24}" + "".join(f"{name:>14}" for name in head))
-    for name in ("all", *KEY):
-        for value in dict.fromkeys("all" if name == "all" else row[name] for row in rows):
-            group = [row for row in rows if name == "all" or row[name] == value]
-            x, y = column(group, "predicted"), column(group, "gd")
-            numbers = (
-                *(correlation(x, y), np.abs(x - y).mean(), (x - y).mean()),
-                *(np.median(column(group, "drift")), y.mean()),
-            )
-            label = value if name == "all" else f"{name} {value}"
-            print(f"{label:24}{len(group):14}" + "".join(f"{number:14.3f}" for number in numbers))
-    return summary
+def stored(path: Path, settings: dict[str, Any]) -> list[dict[str, str]]:
+    """Rows of a finished table, checked to be of these settings and of every run of theirs."""
+    rows = read(path)
+    if not rows:
+        raise SystemExit(f"{path} holds no runs: make them with --csv {path}")
+    check(rows, mark_of(settings), path)
+    found = [tuple(row[name] for name in KEY) for row in rows]
+    wanted = {tuple(str(run[name]) for name in KEY) for run in runs(settings)}
+    if len(set(found)) != len(found) or set(found) != wanted:
+        raise SystemExit(
+            f"{path} holds {len(set(found) & wanted)} of the {len(wanted)} runs of these settings "
+            f"in {len(found)} rows: make the missing ones with --csv {path}"
+        )
+    return rows
 
 
 def main() -> None:
-    """Runs the study, or what is left of it, and prints the comparison."""
+    """Runs the study, or what is left of it, or reads a stored one, and prints the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--csv", type=Path, help="default: prediction.csv, with --quick a new one")
     parser.add_argument("--quick", action="store_true", help="four tiny runs, to test the script")
+    parser.add_argument(
+        "--report", type=Path, metavar="CSV", help="no runs: print the tables of a stored study"
+    )
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE", help="draw it as well: FILE.png, .svg or .html"
+    )
     args = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads")
-    with tempfile.TemporaryDirectory() as folder:
-        default = Path(folder) / "quick.csv" if args.quick else Path("prediction.csv")
-        rows = study(QUICK if args.quick else SETTINGS, args.csv or default)
-    print(json.dumps(report(rows)))
+    settings = QUICK if args.quick else SETTINGS
+    if args.figure is not None:
+        check_picture(args.figure)
+    if args.report is not None:
+        if args.csv is not None:
+            parser.error("--report reads a finished table and --csv adds to one: choose one")
+        rows = stored(args.report, settings)
+    else:
+        print(f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads")
+        with tempfile.TemporaryDirectory() as folder:
+            default = Path(folder) / "quick.csv" if args.quick else Path("prediction.csv")
+            rows = study(settings, args.csv or default)
+    print(json.dumps(report(rows, settings["n_test"])))
+    if args.figure is not None:
+        save(figure(rows), args.figure)
+        print(f"drawn: {args.figure}")
 
 
 if __name__ == "__main__":

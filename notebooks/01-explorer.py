@@ -38,6 +38,8 @@ explorer
 # 3. Set *Precision* to *float64*: the shaded noise floor sinks, and conditions that were
 #    undecided are decided.
 # 4. Choose a preset, for example *Random vs pretrained source*.
+# 5. Open *Capacity* and click a point; open *Learning curve* and press *Train*: how well was the
+#    run predicted? *Gram and factors* and *Source* show where the kernel comes from.
 #
 # ## Work with what you see
 #
@@ -52,7 +54,8 @@ explorer.results.spectrum
 explorer.results.conditions
 
 # %% [markdown]
-# The figure as it is now, and the lines that reproduce it without the Explorer:
+# The open view can be set as well (`explorer.view = "learning"`), and `explorer.details` holds
+# what it shows. The figure as it is now, and the lines that reproduce it without the Explorer:
 
 # %%
 explorer.snapshot()

@@ -21,9 +21,10 @@ from distributed import Client, Future, KilledWorker, Worker, WorkerPlugin, get_
 from mrviz._memory import Splitter
 from mrviz._progress import CancelFlag, ProgressCallback, stop_if_cancelled
 from mrviz.errors import ClusterError, InputError
+from mrviz.ntk.arithmetic import block_product, n_bytes
 from mrviz.ntk.factors import Factors
 from mrviz.ntk.plan import Plan, default_memory, full_precision, prepared
-from mrviz.ntk.tiles import Place, Tile, block_product, n_bytes, panels, product_tiles
+from mrviz.ntk.tiles import Place, Tile, panels, product_tiles
 from mrviz.programs import KernelBlock
 from mrviz.sources.base import evaluation_mode
 
@@ -111,7 +112,7 @@ class PlanOnWorker(WorkerPlugin):
     def from_factors(
         self, rows: Chunk, columns: Chunk, accumulation: torch.dtype, upper: int
     ) -> Product:
-        """The tile of two chunks; see :func:`~mrviz.ntk.tiles.block_product`."""
+        """The tile of two chunks; see :func:`~mrviz.ntk.arithmetic.block_product`."""
         plan, _ = self._here()
         with full_precision(plan.tf32):
             tile = block_product(rows.blocks, columns.blocks, accumulation, upper=upper)

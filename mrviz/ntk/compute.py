@@ -188,14 +188,17 @@ def compute(
     started = time.perf_counter()
     # Jacobians from the cache were computed in other chunks, and then the last bits of a matrix
     # that is continued would depend on what came before.
-    tiles = cluster or LocalTiles(plan, cache if folder is None else None, cancel)
+    tiles: LocalTiles | ClusterTiles
+    sink: MemorySink | StoreSink
+    if folder is None:
+        sizes = len(plan.x1), len(plan.x1 if plan.x2 is None else plan.x2)
+        check_fits(*sizes, plan.reduction, plan.model.source.device)
+        sink = MemorySink(plan)
+        tiles = cluster or LocalTiles(plan, cache, cancel, sink.room)
+    else:
+        tiles = cluster or LocalTiles(plan, None, cancel)
     with ExitStack() as stack:
-        sink: MemorySink | StoreSink
-        if folder is None:
-            sizes = len(plan.x1), len(plan.x1 if plan.x2 is None else plan.x2)
-            check_fits(*sizes, plan.reduction, plan.model.source.device)
-            sink = MemorySink(plan)
-        else:
+        if folder is not None:
             made_of = manifest(plan, tiles.place)
             sink = stack.enter_context(StoreSink(folder, plan, made_of, progress, cancel))
         stack.enter_context(evaluation_mode(plan.model))

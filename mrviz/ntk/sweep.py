@@ -12,11 +12,12 @@ from torch import Tensor
 from mrviz._checks import Array
 from mrviz._progress import CancelFlag, Progress, ProgressCallback
 from mrviz.errors import InputError
+from mrviz.ntk.arithmetic import block_product, symmetrize_
 from mrviz.ntk.factors import Reduce
 from mrviz.ntk.gram import Gram, GramInfo
 from mrviz.ntk.jacobian import cache
 from mrviz.ntk.plan import check_fits, full_precision, make_plan
-from mrviz.ntk.tiles import MemorySink, block_product, symmetrize_
+from mrviz.ntk.tiles import MemorySink
 from mrviz.programs import Program, ReprogrammedModel
 from mrviz.sources.base import evaluation_mode
 

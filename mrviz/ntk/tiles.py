@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mrviz._memory import Splitter
 from mrviz._progress import CancelFlag, Progress, ProgressCallback, stop_if_cancelled
-from mrviz.errors import InputError
+from mrviz.ntk.arithmetic import block_product, n_bytes, symmetrize_
 from mrviz.ntk.factors import Factors, Tick
 from mrviz.ntk.jacobian import JacobianCache
 from mrviz.ntk.plan import Plan
@@ -21,6 +21,9 @@ from mrviz.programs import KernelBlock
 
 Tile = tuple[int, int, Tensor]
 """Row chunk, column chunk, and the tile without the reduction's scale."""
+
+Room = Callable[[int, int], Tensor]
+"""Where in a matrix the tile of row chunk i and column chunk j belongs, to be computed there."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,17 @@ class MemorySink:
         self.matrix = torch.empty(plan.shape, dtype=torch.float64, device=plan.model.source.device)
         self.asymmetry = 0.0
 
+    def room(self, i: int, j: int) -> Tensor:
+        """The part of the matrix that the tile fills."""
+        return self.matrix[region(self.plan, i, j)]
+
     def put(self, i: int, j: int, tile: Tensor, asymmetry: float) -> None:
-        """Writes the tile and its mirror image."""
-        rows, columns = region(self.plan, i, j)
-        self.matrix[rows, columns] = tile
+        """Writes the tile, unless it was computed in its :meth:`room`, and its mirror image."""
+        room = self.room(i, j)
+        if tile.data_ptr() != room.data_ptr():
+            room.copy_(tile)
         if self.plan.symmetric and i != j:
-            self.matrix[columns, rows] = tile.T
+            self.room(j, i).copy_(tile.T)
         self.asymmetry = max(self.asymmetry, asymmetry)
 
     @property
@@ -92,14 +100,21 @@ class LocalTiles:
         plan: what is computed.
         cache: where source Jacobians are kept for other Grams, if anywhere.
         cancel: flag that ends the work.
+        room: where in the matrix tiles are computed; default: outside it.
     """
 
-    def __init__(self, plan: Plan, cache: JacobianCache | None, cancel: CancelFlag | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        cache: JacobianCache | None,
+        cancel: CancelFlag | None,
+        room: Room | None = None,
+    ) -> None:
         self.plan = plan
         self.place = Place(str(plan.model.source.device), plan.accumulation, plan.epsilon)
         self._split = Splitter("the tangent")
         self._sides = [] if plan.method == "products" else plan.factors(cache, self._tick)
-        self._from_factors = FactorTiles(plan, self._sides) if self._sides else None
+        self._from_factors = FactorTiles(plan, self._sides, room) if self._sides else None
         self._cancel = cancel
 
     def __call__(
@@ -143,10 +158,12 @@ class FactorTiles:
     Args:
         plan: what is computed.
         sides: factors of the rows and, for a cross Gram, of the columns.
+        room: as in :class:`LocalTiles`.
     """
 
-    def __init__(self, plan: Plan, sides: list[Factors]) -> None:
+    def __init__(self, plan: Plan, sides: list[Factors], room: Room | None = None) -> None:
         self.plan = plan
+        self._room = room
         self.sides = sides
         self._spans = [plan.rows, plan.columns][: len(sides)]
         self._panel: dict[int, list[KernelBlock]] = {}
@@ -185,8 +202,9 @@ class FactorTiles:
                 column = self.blocks(last, j)
                 for i in partners:
                     own = self.plan.reduction.rows if self.plan.symmetric and i == j else 0
-                    row = self._panel[i]
-                    yield i, j, block_product(row, column, self.plan.accumulation, upper=own)
+                    row, out = self._panel[i], self._room(i, j) if self._room else None
+                    tile = block_product(row, column, self.plan.accumulation, upper=own, out=out)
+                    yield i, j, tile
 
     def explicit(self) -> Tensor | None:
         """J with Θ = J Jᵀ, float64, where it has fewer columns than rows; else ``None``."""
@@ -264,7 +282,9 @@ def assemble(
             bar = opened()
         for i, j, tile in tiles:
             bar = bar or opened()
-            tile, error = tile.mul_(plan.reduction.scale), 0.0
+            error = 0.0
+            if plan.reduction.scale != 1:
+                tile.mul_(plan.reduction.scale)
             if plan.symmetric and i == j:
                 error = symmetrize_(tile, plan.reduction.rows)
             sink.put(i, j, tile, error)
@@ -277,99 +297,6 @@ def region(plan: Plan, i: int, j: int) -> tuple[slice, slice]:
     height, width = plan.shape
     rows = slice(i * size, min((i + 1) * size, height))
     return rows, slice(j * size, min((j + 1) * size, width))
-
-
-def n_bytes(blocks: list[KernelBlock]) -> int:
-    """Bytes that the factors of kernel blocks take."""
-    return sum(b.factor.numel() * b.factor.element_size() for b in blocks)
-
-
-def block_product(
-    a: list[KernelBlock],
-    b: list[KernelBlock],
-    accumulation: torch.dtype = torch.float64,
-    known: dict[tuple[int, int], Tensor] | None = None,
-    *,
-    upper: int = 0,
-) -> Tensor:
-    """Σ over blocks of (s_i·s_j) G_i G_jᵀ, shape (rows of a, rows of b), float64.
-
-    Worked out in strips of rows, so that what a strip needs stays in the processor's cache.
-
-    Args:
-        a: blocks of the rows.
-        b: blocks of the columns.
-        accumulation: dtype of the products.
-        known: products G_i G_jᵀ of blocks with features, for calls with the same factors.
-        upper: rows of each sample, where a and b are the same and what lies left of each strip's
-            own columns is left to :func:`symmetrize_`; 0 computes everything.
-    """
-    if not a:
-        raise InputError("there are no trainable parameters: the tangent kernel is zero")
-    total = a[0].factor.new_empty((len(a[0].factor), len(b[0].factor)), dtype=torch.float64)
-    for k, (left, right) in enumerate(zip(a, b, strict=True)):
-        g1, g2 = left.factor.to(accumulation), right.factor.to(accumulation)
-        if left.features is None or right.features is None:
-            for rows, first in _strips(len(g1), upper or 1, upper > 0):
-                _put(total[rows, first:], g1[rows], g2[first:], k > 0)
-            continue
-        s1, s2 = left.features.to(accumulation), right.features.to(accumulation)
-        c = len(g1) // len(s1)
-        pair = id(left.factor), id(right.factor)
-        product = None if known is None else known.get(pair)
-        if known is not None and product is None:
-            product = known[pair] = g1.new_empty((len(g1), len(g2)))
-            for rows, first in _strips(len(g1), c, upper > 0):
-                torch.mm(g1[rows], g2[first:].T, out=product[rows, first:])
-        for rows, first in _strips(len(g1), c, upper > 0):
-            strip = total[rows, first:]
-            scalar = s1[rows.start // c : rows.stop // c] @ s2[first // c :].T
-            if product is not None:
-                part = product[rows, first:].clone()
-            elif k == 0 and accumulation == torch.float64:
-                part = torch.mm(g1[rows], g2[first:].T, out=strip)
-            else:
-                part = g1[rows] @ g2[first:].T
-            part.unflatten(1, (-1, c)).unflatten(0, (-1, c)).mul_(scalar[:, None, :, None])
-            if part is not strip:
-                strip.add_(part) if k > 0 else strip.copy_(part)
-    return total
-
-
-def symmetrize_(tile: Tensor, rows_per_sample: int) -> float:
-    """Makes a diagonal tile exactly symmetric in place, from its upper strips.
-
-    Args:
-        tile: square, from :func:`block_product` or complete.
-        rows_per_sample: as there.
-
-    Returns:
-        The largest asymmetry of the squares on the diagonal before.
-    """
-    error = 0.0
-    for rows, _ in _strips(len(tile), rows_per_sample, True):
-        square = tile[rows, rows]
-        error = max(error, float((square - square.T).abs().max()))
-        square.copy_((square + square.T) / 2)
-        tile[rows.stop :, rows] = tile[rows, rows.stop :].T
-    return error
-
-
-def _strips(n: int, c: int, upper: bool) -> Iterator[tuple[slice, int]]:
-    """Rows of each strip, a multiple of c, and the column it begins at."""
-    size = max(1, (320 if n <= 1280 else 640) // c) * c
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n)), start if upper else 0
-
-
-def _put(strip: Tensor, g1: Tensor, g2: Tensor, add: bool) -> None:
-    """Writes G_i G_jᵀ into a strip of the tile, or adds it."""
-    if add:
-        strip.add_(g1 @ g2.T)
-    elif g1.dtype == strip.dtype:
-        torch.mm(g1, g2.T, out=strip)
-    else:
-        strip.copy_(g1 @ g2.T)
 
 
 def _columns(block: KernelBlock) -> int:

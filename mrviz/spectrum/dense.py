@@ -226,7 +226,7 @@ def _decompose(
     """Eigenvalues, eigenvectors and the residual; a residual of infinity where it failed."""
     try:
         if not eigenvectors:
-            values = torch.linalg.eigvalsh(matrix)
+            values = _eigenvalues(matrix)
             if (residual := _moment_error(matrix, values)) <= len(matrix) * 1e-15:
                 return values, None, residual
         values, vectors = torch.linalg.eigh(matrix)
@@ -234,6 +234,21 @@ def _decompose(
         notes.append(f"eigh failed on {matrix.device}: {error}")
         return matrix.new_zeros(len(matrix)), None, float("inf")
     return values, vectors, _residual(matrix, values, vectors)
+
+
+def _eigenvalues(matrix: Tensor) -> Tensor:
+    """Eigenvalues, ascending."""
+    if matrix.device.type != "cpu":
+        return torch.linalg.eigvalsh(matrix)
+    from scipy.linalg import LinAlgError, eigh
+
+    # With threads that wait asleep (mrviz/__init__.py), torch spends more time on waking them
+    # for each of N matrix-vector products than on the products.
+    try:
+        values = eigh(matrix.numpy(), eigvals_only=True, driver="ev", check_finite=False)
+    except LinAlgError as error:
+        raise torch.linalg.LinAlgError(str(error)) from error
+    return torch.from_numpy(values)
 
 
 def _moment_error(matrix: Tensor, values: Tensor) -> float:

@@ -92,6 +92,7 @@ class Explorer:
             on_view=self._view_chosen,
             on_click=self._point_clicked,
             on_pin=self._pin_clicked,
+            presets=PRESETS,
             on_preset=self._preset_chosen,
         )
         self.widget = self._screen.widget

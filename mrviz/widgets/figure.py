@@ -36,20 +36,22 @@ class LiveFigure(go.FigureWidget):
             kept = sum(
                 1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*kinds, strict=False))
             )
-            if len(shown) > kept:  # a trace cannot change its type
-                self.data = shown = shown[:kept]
-            if len(new["data"]) > len(shown):  # before the layout, which names their axes
-                self.add_traces(figure.data[len(shown) :])
+            if len(new["data"]) > kept:  # before the layout, which names their axes
+                self.add_traces(figure.data[kept:])
                 self._listen(len(shown))
+            layout = _changes(old["layout"], new["layout"])
+            for axis in [key for key in layout if "axis" in key and key not in old["layout"]]:
+                self.layout[axis] = layout.pop(axis)  # in a batch the page refuses a new axis
             with self.batch_update():
-                for mine, before, now in zip(shown, old["data"], new["data"], strict=False):
+                for mine, before, now in zip(shown[:kept], old["data"], new["data"], strict=False):
                     mine.update(_changes(before, now))
-                layout = _changes(old["layout"], new["layout"])
                 for whole in ("shapes", "annotations", "template"):  # an update would mix them
                     if whole in layout:
                         self.layout[whole] = new["layout"].get(whole)
                         del layout[whole]
                 self.layout.update(layout)
+            if len(shown) > kept:  # after the layout, which may have named their axes
+                self.data = (*shown[:kept], *self.data[len(shown) :])  # type: ignore[has-type]
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
         """Widget state; the whole of it, asked for after a reload, with today's data.
@@ -84,8 +86,12 @@ def _parts(figure: go.Figure) -> dict[str, Any]:
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """The part of a nested dict that differs from another; ``None`` for what is gone."""
-    result: dict[str, Any] = dict.fromkeys(old.keys() - new.keys())
+    """The part of a nested dict that differs from another; ``None`` for what is gone.
+
+    A dict that is gone becomes ``None`` leaf by leaf, as one message to the page must not set
+    an attribute in one trace and its parent in another.
+    """
+    result: dict[str, Any] = {key: _nothing(old[key]) for key in old.keys() - new.keys()}
     for key, value in new.items():
         before = old.get(key)
         if isinstance(value, dict) and isinstance(before, dict):
@@ -94,6 +100,10 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         elif not _same(before, value):
             result[key] = value
     return result
+
+
+def _nothing(value: Any) -> Any:
+    return {key: _nothing(v) for key, v in value.items()} if isinstance(value, dict) else None
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 
 import ipywidgets as w
@@ -12,7 +12,6 @@ from mrviz.figures import spectrum_figure
 from mrviz.widgets.controls import close_tree
 from mrviz.widgets.figure import LiveFigure
 from mrviz.widgets.panels import conditions_html, formulas_tex, statistics_html
-from mrviz.widgets.presets import PRESETS
 from mrviz.widgets.views import View
 from mrviz.workbench import Result
 
@@ -30,6 +29,7 @@ class Screen:
         on_view: called with the name of a view that was chosen.
         on_click: called with the x of a point that was clicked.
         on_pin: called when the present result is to be pinned.
+        presets: names of ready-made comparisons.
         on_preset: called with the name of a preset that was chosen.
     """
 
@@ -45,6 +45,7 @@ class Screen:
         on_view: Callable[[str], None],
         on_click: Callable[[float], None],
         on_pin: Callable[[], None],
+        presets: Iterable[str],
         on_preset: Callable[[str], None],
     ) -> None:
         self._pins = pins
@@ -67,7 +68,7 @@ class Screen:
         formulas = w.Accordion([self._formulas], titles=("Formulas",), selected_index=None)
         shown = w.VBox(
             [
-                _toolbar(exports, on_pin, on_preset),
+                _toolbar(exports, on_pin, presets, on_preset),
                 status,
                 self._statistics,
                 self.selector,
@@ -121,14 +122,17 @@ class Screen:
 
 
 def _toolbar(
-    exports: w.Widget, on_pin: Callable[[], None], on_preset: Callable[[str], None]
+    exports: w.Widget,
+    on_pin: Callable[[], None],
+    presets: Iterable[str],
+    on_preset: Callable[[str], None],
 ) -> w.Widget:
     """Presets, Pin and the export buttons."""
     pin = w.Button(description="Pin", tooltip="Keep this spectrum to compare others with it")
     pin.layout.width = "70px"
     pin.on_click(lambda _: on_pin())
     preset = w.Dropdown(
-        options=[("Presets…", ""), *((name, name) for name in PRESETS)],
+        options=[("Presets…", ""), *((name, name) for name in presets)],
         tooltip="Ready-made comparisons",
     )
     preset.layout.width = "210px"

@@ -3,7 +3,7 @@
 from mrviz.workbench.bench import Workbench
 from mrviz.workbench.learning import Learning, Schedule, Training
 from mrviz.workbench.result import Result
-from mrviz.workbench.source import OWN, SourceStudy, has_own_data
+from mrviz.workbench.source import OWN, SourceStudy, depths, has_own_data
 
 __all__ = [
     "OWN",
@@ -13,5 +13,6 @@ __all__ = [
     "SourceStudy",
     "Training",
     "Workbench",
+    "depths",
     "has_own_data",
 ]

@@ -19,6 +19,7 @@ from mrviz.theory import (
     source_report,
     strength_over_depth,
 )
+from mrviz.theory.factors import needed
 from mrviz.workbench.bench import Workbench
 from mrviz.workbench.recent import Recent
 from mrviz.workbench.result import Result
@@ -84,10 +85,11 @@ class SourceStudy:
         model = self._bench.model(experiment, progress, cancel)
         source = model.source
         many = source.outputs > MANY_OUTPUTS
+        samples = needed(source, source.test_data if data == OWN else images_for(data, source))
         if self.report(experiment, data) is None:
             report = source_report(
                 source,
-                None if data == OWN else _images(data, source),
+                samples,
                 reduce="sum" if many else "trace",
                 seed=experiment.seed,
                 progress=progress,
@@ -106,7 +108,7 @@ class SourceStudy:
             strength_over_depth(
                 str(experiment.source),
                 todo,
-                _depth_data(experiment, data, source),
+                samples,
                 width=experiment.width,
                 weight_seeds=(experiment.seed,),
                 seed=experiment.seed,
@@ -116,18 +118,16 @@ class SourceStudy:
             )
         if data == OWN and self._judged.get(experiment) is None:
             x = self._bench.target(experiment).x_train[: result.n]
-            own = source.test_data
-            assert own is not None
             factors = source_factors(
                 model,
                 x,
-                own,
+                samples,
                 seed=experiment.seed,
                 progress=progress,
                 cancel=cancel,
                 reduce="sum" if many else "trace",
             )
-            distribution = distribution_bound(model, x, own, seed=experiment.seed)
+            distribution = distribution_bound(model, x, samples, seed=experiment.seed)
             self._bench.supply(experiment, factors=factors, distribution=distribution)
             self._judged.put(experiment, True)
             show()
@@ -154,17 +154,9 @@ def _source_key(experiment: Experiment) -> tuple[object, ...]:
     return experiment.source, options, experiment.device, experiment.seed
 
 
-def _images(name: str, source: SourceModel) -> tuple[Tensor, Tensor]:
+def images_for(name: str, source: SourceModel) -> tuple[Tensor, Tensor]:
     """A whole data set as inputs of the source: resized, and grey repeated over its channels."""
     raw = load_raw(name)
     channels, *_, side = source.input_shape
     x = resized(raw.x, side)
     return (x if x.shape[1] == channels else x.expand(-1, channels, -1, -1)), raw.y
-
-
-def _depth_data(experiment: Experiment, data: str, source: SourceModel) -> tuple[Tensor, Tensor]:
-    """The images of a depth curve."""
-    if data == OWN and source.test_data is not None:
-        return source.test_data
-    raw = load_raw(str(data if data != OWN else experiment.trained_on))
-    return raw.x, raw.y

@@ -1,7 +1,5 @@
 """Panels and the live figure: HTML is escaped and honest, the figure becomes any other."""
 
-import json
-
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -14,6 +12,7 @@ from mrviz.figures import Curve, spectrum_figure
 from mrviz.widgets.figure import LiveFigure
 from mrviz.widgets.panels import conditions_html, error_html, formulas_tex, statistics_html
 from mrviz.workbench import Workbench
+from tests.widgets.conftest import plain
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +35,6 @@ FIGURES = {
     "three, dark": spectrum_figure([A, B, C], theme="dark"),
     "other two": spectrum_figure([C, A]),
 }
-
-
-def plain(figure):
-    """What a figure shows: no identifiers, nothing empty."""
-
-    def strip(value):
-        if isinstance(value, dict):
-            kept = {k: strip(v) for k, v in value.items() if k != "uid"}
-            return {k: v for k, v in kept.items() if v not in ({}, [], None)}
-        return [strip(v) for v in value] if isinstance(value, list) else value
-
-    return strip(json.loads(figure.to_json()))
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from mrviz._checks import Array, as_device, as_samples
 from mrviz._memory import available_bytes, readable
 from mrviz._progress import CancelFlag, Progress, ProgressCallback
 from mrviz.errors import DeviceError, InputError, ResourceError
+from mrviz.ntk.arithmetic import symmetrize_
 from mrviz.ntk.factors import Reduction
 from mrviz.ntk.gram import Gram, GramInfo
 from mrviz.ntk.plan import check_fits, full_precision, spans_of
-from mrviz.ntk.tiles import symmetrize_
 from mrviz.targets.options import as_choice, as_count
 
 TILE_BYTES, CPU_TILE_BYTES = 256 << 20, 4 << 20

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mrviz.ntk.arithmetic import block_product
 from mrviz.ntk.factors import Reduction, Tick
 from mrviz.ntk.program_jacobian import parameter_jacobian
-from mrviz.ntk.tiles import block_product
 from mrviz.programs import KernelBlock
 
 SLICE_BYTES = 64 << 20

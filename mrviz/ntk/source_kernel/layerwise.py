@@ -11,12 +11,12 @@ from torch import Tensor
 from mrviz._memory import Splitter, available_bytes, is_out_of_memory, readable
 from mrviz._progress import CancelFlag, Progress, ProgressCallback, stop_if_cancelled
 from mrviz.errors import InputError, ResourceError
+from mrviz.ntk.arithmetic import symmetrize_
 from mrviz.ntk.factors import Reduction
 from mrviz.ntk.gram import Gram, GramInfo
 from mrviz.ntk.plan import accumulation_dtype, default_memory, spans_of
 from mrviz.ntk.source_kernel.layers import FORMS, Block, joined, kept_bytes, layers_product
 from mrviz.ntk.source_kernel.recording import RecordedNetwork
-from mrviz.ntk.tiles import symmetrize_
 from mrviz.sources import SourceModel
 
 CHUNK_BYTES = 256 << 20

@@ -14,6 +14,9 @@ from mrviz.widgets.views.base import Job, Scene, View, as_csv
 from mrviz.workbench import Result, Workbench
 from mrviz.workbench.recent import Recent
 
+HEIGHT = 390
+"""Three maps side by side are this high, in pixels."""
+
 
 class GramView(View):
     """Heat maps of the program kernel, the source Jacobian Gram and the trace kernel."""
@@ -51,12 +54,12 @@ class GramView(View):
             return message_figure(
                 "" if result is None else "Computing the factors …", theme=scene.theme
             )
-        return gram_figure(factors, classes=result.experiment.class_names, theme=scene.theme)
-
-    def note(self, result: Result) -> str:
-        """What the factors are."""
-        factors = self.details(result)
-        return factors.note if factors is not None else ""
+        return gram_figure(
+            factors,
+            classes=result.experiment.class_names,
+            theme=scene.theme,
+            height=470 if factors.program is None else HEIGHT,
+        )
 
     def table(self, result: Result) -> str:
         """One row a pair of samples."""

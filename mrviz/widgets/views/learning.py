@@ -78,11 +78,10 @@ class LearningView(View):
         self.controls = (*fields, self._train)
         self._result: Result | None = None
 
-    @property
-    def schedule(self) -> Schedule:
-        """The training that the controls show."""
+    def schedule(self, experiment: Experiment) -> Schedule:
+        """The training that the controls show; real-valued targets have the squared loss only."""
         return Schedule(
-            loss=self._loss.value,
+            loss=self._loss.value if experiment.class_names else "squared",
             optimizer=self._optimizer.value,
             rate=self._rate.value,
             steps=self._steps.value,
@@ -92,14 +91,15 @@ class LearningView(View):
     def missing(self, result: Result) -> bool:
         """Whether the prediction, or a training asked for, is missing."""
         self._result = result
+        self._loss.disabled = not result.experiment.class_names
         if self._learning.obstacle(result.experiment):
             return False
-        key = (result.experiment, self.schedule)
+        key = (result.experiment, self.schedule(result.experiment))
         return self._learning.prediction(*key) is None or self._wanted == key
 
     def work(self, result: Result, job: Job) -> None:
         """Predicts, then trains where that was asked for."""
-        schedule = self.schedule
+        schedule = self.schedule(result.experiment)
         key = (result.experiment, schedule)
         if self._learning.prediction(*key) is None:
             self._learning.predict(result, schedule, **job.report)
@@ -125,7 +125,7 @@ class LearningView(View):
         result = scene.result
         if result is None:
             return learning_figure(None, theme=scene.theme)
-        key = (result.experiment, self.schedule)
+        key = (result.experiment, self.schedule(result.experiment))
         prediction = self._learning.prediction(*key)
         history = self._learning.history(*key)
         message = ""
@@ -140,7 +140,7 @@ class LearningView(View):
 
     def note(self, result: Result) -> str:
         """What was predicted and what came of it."""
-        key = (result.experiment, self.schedule)
+        key = (result.experiment, self.schedule(result.experiment))
         prediction, training = self._learning.prediction(*key), self._learning.training(*key)
         if prediction is None:
             return ""
@@ -165,7 +165,7 @@ class LearningView(View):
             columns = (curve.train_loss, curve.train_accuracy, curve.test_loss, curve.test_accuracy)
             for k, step in enumerate(curve.steps):
                 rows.append(("predicted", step, *("" if c is None else c[k] for c in columns)))
-        for m in self._learning.history(result.experiment, self.schedule):
+        for m in self._learning.history(result.experiment, self.schedule(result.experiment)):
             values = (m.train_loss, m.train_accuracy, m.test_loss, m.test_accuracy)
             rows.append(("measured", m.step, *("" if v is None else v for v in values)))
         head = ("kind", "step", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -173,7 +173,7 @@ class LearningView(View):
 
     def details(self, result: Result) -> dict[str, Any] | None:
         """Prediction, and fit and drift where it was trained."""
-        key = (result.experiment, self.schedule)
+        key = (result.experiment, self.schedule(result.experiment))
         prediction, training = self._learning.prediction(*key), self._learning.training(*key)
         if prediction is None:
             return None
@@ -184,7 +184,7 @@ class LearningView(View):
 
     def code(self, experiment: Experiment) -> str:
         """Prediction and training with the same settings."""
-        result, schedule = self._result, self.schedule
+        result, schedule = self._result, self.schedule(experiment)
         if result is None or result.experiment != experiment:
             return ""
         options = ", ".join(
@@ -207,7 +207,7 @@ class LearningView(View):
 
     def _train_clicked(self) -> None:
         if self._result is not None:
-            self._wanted = (self._result.experiment, self.schedule)
+            self._wanted = (self._result.experiment, self.schedule(self._result.experiment))
             self.changed()
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from mrviz.experiment import Experiment
 from mrviz.figures import message_figure, source_figure
 from mrviz.targets import TARGETS
 from mrviz.widgets.views.base import Job, Scene, View, as_csv
-from mrviz.workbench import OWN, Result, SourceStudy, Workbench, has_own_data
+from mrviz.workbench import OWN, Result, SourceStudy, Workbench, depths, has_own_data
 
 
 class SourceView(View):
@@ -108,8 +108,22 @@ class SourceView(View):
         return {"report": report, "depths": self._study.curve(experiment, name)}
 
     def code(self, experiment: Experiment) -> str:
-        """The report on the source's own data."""
-        return "\nfrom mrviz.theory import source_report\n\nprint(source_report(source))\n"
+        """The report, and the curve over depth where the family has one."""
+        name = self._name(experiment)
+        lines = ["", "from mrviz.theory import source_report, strength_over_depth"]
+        if name == OWN:
+            lines += ["", "data = source.test_data"]
+        else:
+            lines += ["from mrviz.workbench.source import images_for", ""]
+            lines.append(f"data = images_for({name!r}, source)")
+        lines.append(f"print(source_report(source, data, seed={experiment.seed}))")
+        if depths(experiment):
+            width = "" if experiment.width is None else f", width={experiment.width}"
+            lines.append(
+                f"print(*strength_over_depth({experiment.source!r}, None, data{width}, "
+                f"weight_seeds=({experiment.seed},), seed={experiment.seed}), sep='\\n')"
+            )
+        return "\n".join(lines) + "\n"
 
     def _name(self, experiment: Experiment) -> str:
         """The data set in use: the first one where the source brings none of its own."""
