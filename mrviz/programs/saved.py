@@ -173,7 +173,7 @@ def _source(
     progress: ProgressCallback | bool | None,
 ) -> SourceModel:
     """The source passed in, or built again; checked to be the one the model was saved with."""
-    name, spec = described["name"], described["spec"]
+    name, spec, made = described["name"], described["spec"], source is None
     if source is None:
         if spec is None:
             raise InputError(
@@ -189,9 +189,15 @@ def _source(
         raise InputError(f"source must be a SourceModel, got {type(source).__name__}")
     reason = source_mismatch(source, described)
     if reason is not None:
+        hint = ""
+        if made:
+            hint = (
+                ". It was built by its name, and may have been changed before saving, or come out "
+                "otherwise with another version of torch: pass the original as source=..."
+            )
         raise InputError(
             f"the source {source.name!r} is not the one that {folder} was saved with, "
-            f"{name!r}: {reason}"
+            f"{name!r}: {reason}{hint}"
         )
     return source
 

@@ -142,6 +142,17 @@ def test_a_source_in_float64_is_built_again_in_float64(tmp_path):
     same(model, loaded)
 
 
+def test_a_source_that_was_changed_after_it_was_built_has_to_be_passed(tmp_path):
+    original = mrviz.load_source("dnn", depth=2, width=8, input_size=6, progress=False)
+    with torch.no_grad():
+        next(original.parameters()).mul_(2)
+    model = mrviz.ReprogrammedModel(original, programs.Linear(CANVAS, IMAGE), mappings.Identity(3))
+    model.save(tmp_path / "model")
+    with pytest.raises(mrviz.InputError, match="pass the original as source"):
+        mrviz.load(tmp_path / "model", progress=False)
+    same(model, mrviz.load(tmp_path / "model", original))
+
+
 def test_loading_is_the_way_back_into_training(tmp_path):
     model, target = make("linear"), task()
     mrviz.train(model, target, optimizer="gd", lr=0.3, steps=3, **QUIET)

@@ -153,6 +153,19 @@ def test_cancelling_without_validation_keeps_the_last_step_and_the_record():
     assert mrviz.Cancelled("something else").fit is None
 
 
+def test_an_interrupt_from_the_keyboard_leaves_the_best_so_far_too():
+    model = make()
+    _, _, best = by_hand(20, RULES["val_loss"])
+
+    def interrupt(measured):
+        if measured.step == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(model, validated(), steps=90, keep="val_loss", on_step=interrupt)
+    assert close(parameters(model), best, 1e-12)
+
+
 def test_a_divergence_leaves_the_best_before():
     source = mrviz.SourceModel(
         torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3)), CANVAS

@@ -167,7 +167,11 @@ def train(
             fixed = {**settings, "record_every": record_every, "chunk_size": chunk_size}
             path = Path(fspath(checkpoint))
             saved = Checkpoint(path, checkpoint_every, fixed, session, target)
-        return _run(session, recorded, saved, progress, cancel, on_step)
+        try:
+            return _run(session, recorded, saved, progress, cancel, on_step)
+        except KeyboardInterrupt:
+            session.finish()
+            raise
 
 
 def _run(

@@ -88,8 +88,10 @@ class Session:
             raise InputError(f"program {type(model.program).__name__} has no trainable parameters")
         self.refreshes = _refreshes(model, target)
         n, n_test = settings["n"], settings["n_test"]
-        parts = [(target.x_train[:n], target.y_train[:n]), (target.x_test[:n_test],)]
-        parts[1] = (target.x_test[:n_test], target.y_test[:n_test])
+        parts = [
+            (target.x_train[:n], target.y_train[:n]),
+            (target.x_test[:n_test], target.y_test[:n_test]),
+        ]
         if target.x_val is not None and target.y_val is not None:
             parts.append((target.x_val, target.y_val))
         device = model.source.device
@@ -192,7 +194,7 @@ class Session:
         self.seconds = state["seconds"]
 
     def _refresh(self) -> None:
-        """Computes an iterative mapping anew, from the programs's present outputs."""
+        """Computes an iterative mapping anew, from the source's present outputs."""
         model, (x, _) = self.model, self.samples
 
         def run(start: int, stop: int) -> Tensor:
