@@ -23,6 +23,7 @@ from mrviz.errors import (
 from mrviz.ntk import Gram, infinite_width_ntk, ntk_gram, ntk_operator, source_ntk
 from mrviz.programs import ReprogrammedModel, mappings, reprogram
 from mrviz.programs.fit import Fit
+from mrviz.programs.saved import load
 from mrviz.programs.training import train
 from mrviz.sources import SourceModel, load_source
 from mrviz.spectrum import (
@@ -79,6 +80,7 @@ __all__ = [
     "infinite_width_ntk",
     "kernel_drift",
     "kernel_regression",
+    "load",
     "load_source",
     "load_target",
     "mappings",

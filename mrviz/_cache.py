@@ -82,8 +82,8 @@ class CacheEntry:
         }
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _write_atomically(self.path, payload)
-            _write_atomically(self.sidecar, json.dumps(record, indent=1).encode())
+            write_atomically(self.path, payload)
+            write_atomically(self.sidecar, json.dumps(record, indent=1).encode())
         except OSError as error:
             _warn(
                 f"cannot write to the cache folder {self.path.parent} ({_reason(error)}): the "
@@ -91,11 +91,14 @@ class CacheEntry:
             )
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file by way of another beside it: a process that is killed leaves the old one."""
     handle, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

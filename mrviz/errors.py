@@ -1,5 +1,7 @@
 """Every error mrviz raises on purpose: what was given, what was expected, what to do."""
 
+from typing import Any
+
 
 class MrvizError(Exception):
     """Base class of all errors raised by mrviz."""
@@ -26,4 +28,10 @@ class MissingDataError(MrvizError, RuntimeError):
 
 
 class Cancelled(MrvizError):
-    """The caller cancelled the computation; what was finished before stays in the caches."""
+    """The caller cancelled the computation; what was finished before stays in the caches.
+
+    Attributes:
+        fit: the :class:`~mrviz.Fit` of a training until then; ``None`` for anything else.
+    """
+
+    fit: Any = None

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "mrviz"
 # A room may import itself, rooms beside it and rooms above it in this list, never one below.
 LAYERS = (
     ("errors",),
-    ("_checks", "_progress", "_cache", "_memory", "_words"),
+    ("_checks", "_progress", "_cache", "_memory", "_records", "_words"),
     ("sources", "targets"),
     ("programs",),
     ("ntk",),
@@ -31,7 +31,7 @@ LAYERS = (
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 LIGHT = (
     *("plotly", "ipywidgets", "anywidget", "IPython", "matplotlib", "torchvision"),
-    *("sklearn", "mlxtend", "pandas", "tqdm"),
+    *("sklearn", "mlxtend", "pandas", "tqdm", "safetensors"),
 )
 MAX_LINES = 400
 LOCAL_PATH = re.compile(rb"(?<![\w.~/-])/(work|root)/")

@@ -79,6 +79,18 @@ def test_the_python_of_the_page_about_rankings():
     assert names["best"] in names["ranking"].best
 
 
+def test_the_python_of_the_page_about_training(tmp_path, monkeypatch):
+    for package in ("mlxtend", "sklearn", "safetensors"):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    names = run_page("training.md")
+    assert names["resumed"].steps[0] == 0 and "after 5 of 80 steps" in names["resumed"].notes[-1]
+    assert names["blind"].train_loss[-1] < names["blind"].train_loss[0]
+    assert names["fit"].test_accuracy[-1] == names["loaded"].card["metrics"]["test_accuracy"]
+    x = names["target"].x_test
+    assert names["model"].predict(x).equal(names["again"].predict(x))
+
+
 @pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
 def test_every_local_link_leads_somewhere(page):
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page)):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -59,6 +60,31 @@ class Program(nn.Module):
         self.target_shape = as_shape(target_shape, "target_shape")
         self._capacity: int | None = None
         self._largest: int | None = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Remembers the arguments, so that a saved program can be made again."""
+        program = super().__new__(cls)
+        try:
+            bound = inspect.signature(cls.__init__).bind_partial(program, *args, **kwargs)
+        except TypeError:  # __init__ says it better
+            return program
+        given = list(bound.arguments.items())[1:]
+        # Modules are left to their own attributes: here they would not count as parts.
+        program.__dict__["_given"] = {
+            name: ... if isinstance(value, nn.Module) else value for name, value in given
+        }
+        return program
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keywords that make this program again, with the capacity it has now."""
+        options = {
+            name: getattr(self, name) if value is ... else value
+            for name, value in self.__dict__.get("_given", {}).items()
+        }
+        if self.capacity_option is not None and self._capacity is not None:
+            options[self.capacity_option] = self._capacity
+        return options
 
     @property
     def n_parameters(self) -> int:

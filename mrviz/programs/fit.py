@@ -24,6 +24,8 @@ class Measurement:
         train_accuracy: share of correct arg-max predictions; ``None`` for real-valued targets.
         test_loss: mean loss of the held-out samples.
         test_accuracy: the same on held-out samples.
+        val_loss: mean loss of the target's validation samples; ``None`` where it has none.
+        val_accuracy: the same on validation samples.
     """
 
     step: int
@@ -31,6 +33,8 @@ class Measurement:
     train_accuracy: float | None
     test_loss: float
     test_accuracy: float | None
+    val_loss: float | None = None
+    val_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,14 @@ class Fit:
     Attributes:
         history: measurements at step 0, at every recorded step and after the last one; those
             before numbers ceased to be finite, where training diverged.
-        settings: what was run: loss, optimizer, lr, momentum, steps, batch_size, n, n_test, seed.
+        settings: what was run: loss, optimizer, lr, momentum, steps, batch_size, n, n_test, seed,
+            and the other options of :func:`~mrviz.train` that change the result.
         seconds: wall-clock time, measurements included.
         diverged: the step after which a loss or a gradient was no longer finite and training
             stopped, or ``None``.
         notes: what had to be done differently than planned.
+        kept: the step whose parameters the model has; ``None`` where they were lost.
+        stopped: "patience" or "cancelled" where training ended before its last step.
     """
 
     history: tuple[Measurement, ...]
@@ -52,6 +59,13 @@ class Fit:
     seconds: float
     diverged: int | None = None
     notes: tuple[str, ...] = ()
+    kept: int | None = None
+    stopped: str | None = None
+
+    @property
+    def outcome(self) -> Measurement | None:
+        """What was measured of the parameters that the model has, where it was measured."""
+        return next((m for m in self.history if m.step == self.kept), None)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -78,12 +92,24 @@ class Fit:
         """Held-out accuracy at those steps."""
         return tuple(m.test_accuracy for m in self.history)
 
+    @property
+    def val_loss(self) -> tuple[float | None, ...]:
+        """Mean validation loss at those steps."""
+        return tuple(m.val_loss for m in self.history)
+
+    @property
+    def val_accuracy(self) -> tuple[float | None, ...]:
+        """Validation accuracy at those steps."""
+        return tuple(m.val_accuracy for m in self.history)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
         return {
             **self.settings,
             "seconds": self.seconds,
             "diverged": self.diverged,
+            "kept": self.kept,
+            "stopped": self.stopped,
             "notes": list(self.notes),
             "history": [asdict(m) for m in self.history],
         }
@@ -99,13 +125,19 @@ class Fit:
             parts.append(f"held-out accuracy {first.test_accuracy:.1%} → {last.test_accuracy:.1%}")
         if self.diverged is not None:
             parts.append(f"diverged after step {self.diverged}")
+        if self.stopped is not None:
+            parts.append({"patience": "stopped early"}.get(self.stopped, self.stopped))
+        if self.outcome is not None and self.outcome is not last:
+            parts.append(f"parameters of step {self.kept} kept")
         return f"Fit({', '.join(parts)}, {self.seconds:.2f} s)"
 
     def _repr_html_(self) -> str:
         values = {k: v for k, v in self.to_dict().items() if k not in ("history", "notes")}
-        for key in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
-            column = getattr(self, key)
-            if column[0] is not None:
+        for kind in ("loss", "accuracy"):
+            for key in (f"train_{kind}", f"val_{kind}", f"test_{kind}"):
+                column = getattr(self, key)
+                if column[0] is None:
+                    continue
                 values[key.replace("_", " ")] = f"{column[0]:.4g} → {column[-1]:.4g}"
         entries = [*values.items(), *(("note", note) for note in self.notes)]
         rows = "".join(f"<tr><th>{k}</th><td>{html.escape(str(v))}</td></tr>" for k, v in entries)

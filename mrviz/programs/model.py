@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping as Options
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,9 @@ from mrviz.sources import SourceModel
 from mrviz.sources.base import evaluation_mode
 from mrviz.targets import Target
 
+if TYPE_CHECKING:
+    from mrviz.programs.fit import Fit
+
 
 class ReprogrammedModel(nn.Module):
     """f_T = b∘f_S∘a_θ: a frozen source with a trainable program in front and a mapping behind.
@@ -44,6 +49,7 @@ class ReprogrammedModel(nn.Module):
     Attributes:
         outputs: C.
         head: the mapping as a layer, from source outputs to target outputs.
+        card: what was saved with a model that :func:`~mrviz.load` loaded, else ``None``.
 
     Raises:
         InputError: program and source do not fit together.
@@ -55,6 +61,8 @@ class ReprogrammedModel(nn.Module):
         >>> model(torch.rand(5, 1, 2, 2)).shape
         torch.Size([5, 3])
     """
+
+    card: dict[str, Any] | None = None
 
     def __init__(self, source: SourceModel, program: nn.Module, mapping: Mapping | Any) -> None:
         super().__init__()
@@ -193,6 +201,35 @@ class ReprogrammedModel(nn.Module):
             self._probe(samples)
             self._probed = True
         return samples
+
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        target: Target | None = None,
+        metrics: Options[str, Any] | Fit | None = None,
+    ) -> Path:
+        """Writes program and mapping to a folder that :func:`mrviz.load` reads; no pickle.
+
+        The folder holds ``model.safetensors``, the tensors, and ``card.json``: how to make
+        source, program and mapping again, versions, a fingerprint of the source, and a checksum.
+        The source's weights are not written: ``load`` builds it again by its name and options,
+        or takes it as an argument. A model that is there already is replaced.
+
+        Args:
+            path: a folder; made if need be, but not its parents.
+            target: the target data set, whose name, shape and classes go into the card.
+            metrics: numbers to keep in the card, or the record of the training.
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: the folder holds something else, or something that JSON cannot say.
+        """
+        from mrviz.programs.saved import save
+
+        return save(self, path, target=target, metrics=metrics)
 
     def _probe(self, x: Tensor) -> None:
         """Runs the program on two samples together, again, and on the first alone."""

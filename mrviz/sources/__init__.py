@@ -116,8 +116,10 @@ def load_source(
                 seed=seed,
             )
             bar.advance()
-        return source
-    return _load_family(spec, given, seed, progress, cancel)
+    else:
+        source = _load_family(spec, given, seed, progress, cancel)
+    source.spec = {"name": name, **given, "seed": seed}
+    return source
 
 
 def _given(spec: SourceSpec, **values: Any) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Lock
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -69,6 +70,9 @@ class SourceModel(nn.Module):
         >>> source.outputs
         3
     """
+
+    spec: dict[str, Any] | None = None
+    """Name and options that :func:`~mrviz.load_source` made it from; ``None`` for others."""
 
     anchor: Tensor  # carries device and dtype where the module has no numbers of its own
 
@@ -146,22 +150,33 @@ class SourceModel(nn.Module):
         """Inputs u as the module takes them."""
         return u if self._normalize is None else self._normalize(u)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, *, outputs: bool = True) -> str:
         """Hash of what determines the outputs: structure, weights, and outputs on one sample.
 
         The outputs tell apart what the weights do not: attributes, buffers that ``state_dict``
         leaves out, another ``forward`` under the same name, another normalisation.
+
+        Args:
+            outputs: whether they count; without them the hash is the same on every device.
         """
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{self.name}|{self.input_shape}|{self.module}".encode())
         for key, value in self.state_dict().items():
             digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(tensor_bytes(value))
-        u = torch.rand((1, *self.input_shape), generator=torch.Generator().manual_seed(1))
-        # A source that fails here fails on the user's samples too, with the right message.
-        with torch.no_grad(), suppress(Exception):
-            digest.update(tensor_bytes(self((3 * u - 1).to(self.device, self.dtype))))
+        found = self.sample_outputs() if outputs else None
+        if found is not None:
+            digest.update(tensor_bytes(found))
         return digest.hexdigest()
+
+    @torch.no_grad()
+    def sample_outputs(self) -> Tensor | None:
+        """Outputs (1, outputs) on the fingerprint's sample; ``None`` where the source fails."""
+        u = torch.rand((1, *self.input_shape), generator=torch.Generator().manual_seed(1))
+        try:
+            return self((3 * u - 1).to(self.device, self.dtype))
+        except Exception:  # it fails on the user's samples too, with the right message
+            return None
 
     def extra_repr(self) -> str:
         """Text for the module's repr."""
