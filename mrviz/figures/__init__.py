@@ -4,6 +4,7 @@ from mrviz.figures.capacity import capacity_figure
 from mrviz.figures.gram import gram_figure
 from mrviz.figures.learning import learning_figure
 from mrviz.figures.message import message_figure
+from mrviz.figures.program import program_figure
 from mrviz.figures.source import source_figure
 from mrviz.figures.spectrum import Curve, spectrum_figure
 from mrviz.figures.study import correlation_figure, depth_figure, ranking_figure
@@ -20,6 +21,7 @@ __all__ = [
     "gram_figure",
     "learning_figure",
     "message_figure",
+    "program_figure",
     "ranking_figure",
     "source_figure",
     "spectrum_figure",

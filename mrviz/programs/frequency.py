@@ -82,6 +82,11 @@ class FrequencyPrompt(AffineProgram):
         chosen = torch.where(trainable, self.coefficients, self.coefficients.detach())
         return self.placement(x) + self._synthesis(chosen)
 
+    @property
+    def trainable(self) -> Tensor:
+        """Boolean, shape of a source input: coefficients that training moves."""
+        return self._within(self.capacity).expand(self.source_shape)
+
     def parameters_at(self, capacity: int | None) -> int:
         """P = number of trainable coefficients."""
         chosen = int(self._within(capacity).sum()) * self.source_shape[0]

@@ -88,8 +88,9 @@ def rank_programs(
     def make(choice: ProgramChoice) -> Callable[[], tuple[ReprogrammedModel, Any]]:
         return lambda: (_reprogrammed(source, target, choice, named), strength)
 
-    fitting = [name for name, spec in PROGRAMS.items() if spec.fits(target.shape)]
-    chosen = tuple(fitting if candidates is None else candidates)
+    if candidates is None and isinstance(target, Target):
+        candidates = [name for name, spec in PROGRAMS.items() if spec.fits(target.shape)]
+    chosen = tuple(PROGRAMS) if candidates is None else tuple(candidates)
     entries = [(_name(choice), make(choice)) for choice in chosen]
     settings = {"loss": loss, "lr": lr, "steps": steps, "n": n, "n_test": n_test, **named}
     return _rank("program", entries, target, settings, progress, cancel)
