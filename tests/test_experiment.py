@@ -53,6 +53,10 @@ def agree(experiment, **names):
         {"program": "low_rank", "capacity": 3, "image_size": 10, "dtype": "float64", "seed": 2},
         {"program": "convolution", "capacity": 2},
         {"program": "scale"},
+        {"program": "scaled_border", "capacity": 1},
+        {"program": "random_patch", "capacity": 4, "seed": 3},
+        {"program": "frequency", "capacity": 2},
+        {"program": "sample_masks", "seed": 1},
     ],
     ids=str,
 )

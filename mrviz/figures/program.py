@@ -287,8 +287,7 @@ def _blocks(values: np.ndarray, rows: int, columns: int) -> np.ndarray:
         np.add.reduceat(values, range(0, height, rows), 0), range(0, width, columns), 1
     )
     sizes = [
-        np.diff([*range(0, side, step), side])
-        for side, step in ((height, rows), (width, columns))
+        np.diff([*range(0, side, step), side]) for side, step in ((height, rows), (width, columns))
     ]
     return np.asarray(sums / np.outer(*sizes))
 

@@ -77,7 +77,9 @@ class Patch(MaskedPrompt):
         sides = times((self.capacity or 1,) * len(corner))
         at = " and ".join(
             f"{name} {start}"
-            for name, start in zip(("row", "column") if len(corner) == 2 else ("point",), corner)
+            for name, start in zip(
+                ("row", "column") if len(corner) == 2 else ("point",), corner, strict=False
+            )
         )
         return (
             f"{self.placement.noun} {self.placement.describe()}, plus a trainable patch of {sides} "

@@ -45,9 +45,7 @@ class Placement:
             raise InputError(
                 f"image_size must be a whole number of {self.units}, got {self.image_size[0]!r}"
             )
-        fits = all(
-            1 <= side <= room for side, room in zip(self.image_size, canvas, strict=True)
-        )
+        fits = all(1 <= side <= room for side, room in zip(self.image_size, canvas, strict=True))
         if not fits:
             raise InputError(
                 f"{'an' if self.noun == 'image' else 'a'} {self.noun} of {times(self.image_size)} "

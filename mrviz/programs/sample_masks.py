@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -89,7 +90,7 @@ class SampleMasks(Program):
         channels = self.source_shape[0]
         widths = [channels, *WIDTHS[: layers - 1], channels]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths)
         )
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():

@@ -27,7 +27,8 @@ class ScaledBorder(Scale):
     width all of it.
 
     M is constant in s but for jumps, so δ has the kernel of a border prompt with the mask as it
-    is now, and s adds that of the image's scale; the blocks add.
+    is now, and s adds that of the image's scale; the blocks add. No gradient sees the jumps: where
+    one more row of the image costs more than it gains, training stays at that scale.
 
     Args:
         source_shape: (c, H, W) of the source's inputs.

@@ -109,9 +109,7 @@ class SeriesPadding(MaskedPrompt):
     ) -> None:
         source, target = tuple(source_shape), tuple(target_shape)
         if len(source) != 2 or len(target) != 2:
-            name, shape = (
-                ("source_shape", source) if len(source) != 2 else ("target_shape", target)
-            )
+            name, shape = ("source_shape", source) if len(source) != 2 else ("target_shape", target)
             raise InputError(
                 f"{name} must be (channels, length), got {shape}: this program pads series"
             )

@@ -57,7 +57,8 @@ def rank_programs(
         source: the frozen source.
         target: the target data set, with class labels.
         candidates: names, (name, options), or programs, which are copied; default: every name of
-            :data:`~mrviz.programs.PROGRAMS` that works on the target's inputs. One that fails is kept in the table with its error.
+            :data:`~mrviz.programs.PROGRAMS` that works on the target's inputs. One that
+            fails is kept in the table with its error.
         mapping: as in :func:`~mrviz.reprogram`.
         loss: "cross_entropy" or "squared".
         lr: step size of gradient descent; default: half of each candidate's largest stable one.
