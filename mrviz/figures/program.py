@@ -42,12 +42,14 @@ class _Panel:
         values: (h, w) or (h, w, 3) of a picture; (k, length) of curves.
         curves: whether these are curves.
         data: whether these are inputs of the target or the source, not parts of the program.
+        blank: what NaN stands for, where that is to be said.
     """
 
     name: str
     values: np.ndarray
     curves: bool
     data: bool
+    blank: str = ""
 
     @property
     def span(self) -> tuple[float, float]:
@@ -59,9 +61,9 @@ class _Panel:
         return low, high
 
     @property
-    def fixed(self) -> bool:
-        """Whether some of it is fixed, and blank."""
-        return not self.data and bool(np.isnan(self.values).any())
+    def legend(self) -> str:
+        """What blank places are, if there are any."""
+        return f"; blank: {self.blank}" if self.blank and np.isnan(self.values).any() else ""
 
 
 def program_figure(
@@ -110,7 +112,9 @@ def program_figure(
         _data_panel("programmed input u", u[0]),
         *(_part_panel(part) for part in parts),
     ]
-    sentence = f"{text[:1].upper()}{text[1:]}: p = {model.n_parameters:,} trainable parameters."
+    sentence = (
+        f"{text[:1].upper()}{text[1:]}: p\u00a0=\u00a0{model.n_parameters:,} trainable parameters."
+    )
     caption = textwrap.wrap(sentence, 88)
     stacked = any(panel.curves for panel in panels)
     if height is None:
@@ -268,7 +272,7 @@ def _part_panel(part: Part) -> _Panel:
     """A part of the program: channels of a picture as their mean, large matrices in blocks."""
     array = part.values.detach().cpu().numpy().astype(np.float64)
     if part.curves or array.ndim == 1:
-        return _Panel(part.name, np.atleast_2d(array), curves=True, data=False)
+        return _Panel(part.name, np.atleast_2d(array), True, False, part.blank)
     name = part.name
     if array.ndim == 3:
         name += ", mean over channels" if len(array) > 1 else ""
@@ -277,7 +281,7 @@ def _part_panel(part: Part) -> _Panel:
     if max(rows, columns) > 1:
         name += f", means of {rows}×{columns}"
         array = _blocks(array, rows, columns)
-    return _Panel(name, array, curves=False, data=False)
+    return _Panel(name, array, False, False, part.blank)
 
 
 def _blocks(values: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -298,8 +302,7 @@ def _heading(panel: _Panel, letters: int) -> str:
     ends = f"{_number(low)} to {_number(high)}" if high > low else f"all {_number(low)}"
     if not np.isfinite(panel.values).any():
         ends = "none of it"
-    if panel.fixed:
-        ends += "; blank: fixed"
+    ends += panel.legend
     bold = [f"<b>{line}</b>" for line in textwrap.wrap(panel.name, max(letters, 8))]
     return "<br>".join([*bold, *textwrap.wrap(ends, max(letters, 8))])
 

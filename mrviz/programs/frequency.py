@@ -147,7 +147,7 @@ def cycles(n: int) -> Tensor:
 
 
 def fourier_basis(n: int) -> Tensor:
-    """Real, orthonormal discrete Fourier basis (n, n), float64: 1, cos, sin, cos, sin, ….
+    """Real, orthonormal discrete Fourier basis (n, n), float64: 1, cos, sin, cos, sin and so on.
 
     Example:
         >>> (fourier_basis(4) * 2**0.5).round(decimals=3).abs().tolist()[1:3]

@@ -126,7 +126,7 @@ class LowRankLinear(AffineProgram):
         most = min(self.capacity or 0, MOST_CURVES if series else MOST_TILES)
         shown = self.directions[:most].view(-1, *self.target_shape).mean(1)
         name = f"{most} of {self.capacity} directions V"
-        return [Part(name, shown if series else tiled(shown), curves=series)]
+        return [Part(name, shown if series else tiled(shown), curves=series, blank="")]
 
     def _within(self, rank: int | None) -> Tensor:
         return self.column < (rank or 0)

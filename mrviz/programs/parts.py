@@ -20,13 +20,15 @@ class Part:
     Attributes:
         name: what is shown, in a few words.
         values: a picture (height, width) or (channels, height, width), or curves (k, length)
-            where ``curves``; NaN stands for what is fixed.
+            where ``curves``; NaN is left blank.
         curves: whether the rows of ``values`` are curves.
+        blank: what blank places are, such as "fixed"; nothing for gaps between pictures.
     """
 
     name: str
     values: Tensor
     curves: bool = False
+    blank: str = "fixed"
 
 
 def response(module: nn.Module, x: Tensor) -> Tensor:

@@ -75,12 +75,9 @@ class Patch(MaskedPrompt):
         """One sentence: what happens to colours, sizes and pixels."""
         corner = patch_corner(self.source_shape[1:], self.capacity or 1, self.place)
         sides = times((self.capacity or 1,) * len(corner))
-        at = " and ".join(
-            f"{name} {start}"
-            for name, start in zip(
-                ("row", "column") if len(corner) == 2 else ("point",), corner, strict=False
-            )
-        )
+        names = ("row", "column") if len(corner) == 2 else ("point",)
+        starts = zip(names, corner, strict=True)
+        at = " and ".join(f"{name} {start}" for name, start in starts)
         return (
             f"{self.placement.noun} {self.placement.describe()}, plus a trainable patch of {sides} "
             f"{self.placement.units} from {at}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,7 @@ class SampleMasks(Program):
         channels = self.source_shape[0]
         widths = [channels, *WIDTHS[: layers - 1], channels]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths)
+            nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)
         )
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():

@@ -35,7 +35,11 @@ def named(name, source, target):
 
 
 def texts(figure):
-    return " ".join(a.text for a in figure.layout.annotations).replace("<br>", " ")
+    return (
+        " ".join(a.text for a in figure.layout.annotations)
+        .replace("<br>", " ")
+        .replace("\u00a0", " ")
+    )
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -102,6 +106,13 @@ def test_a_large_matrix_is_drawn_in_means():
     assert part.z.shape == (108, 36)
     weight = program.weight.detach()
     assert np.allclose(part.z[5, 7], weight[20:24, 7].mean(), atol=1e-6)
+
+
+def test_gaps_between_directions_are_not_called_fixed():
+    figure = program_figure(named("low_rank", *IMAGES), uniform(1, 1, 6, 6).float())
+    assert "16 of 36 directions V" in texts(figure) and "blank" not in texts(figure)
+    convolution = program_figure(named("convolution", *IMAGES), uniform(1, 1, 6, 6).float())
+    assert "blank: fixed" in texts(convolution)
 
 
 def test_one_sample_and_arrays():
