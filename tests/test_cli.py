@@ -9,6 +9,7 @@ import pytest
 
 from mrviz import cli
 from mrviz.experiment import HELP, Experiment
+from mrviz.programs import PROGRAMS
 from mrviz.workbench import Workbench
 
 SMALL = Experiment(source="dnn", depth=2, width=16, input_size=12, target="digits", n=20)
@@ -45,6 +46,7 @@ def result():
         {"program": "scale"},
         {"mapping": "bayesian_plus"},
         {"mapping": "probability_average"},
+        {"program": "patch", "capacity": 3},
     ],
     ids=str,
 )
@@ -97,6 +99,9 @@ def test_every_choice_has_an_option_with_help(capsys, command):
     for field in fields(Experiment):
         assert f"--{field.name.replace('_', '-')} " in text
         assert HELP[field.name].split(":")[0] in text
+    for name, spec in PROGRAMS.items():
+        assert name in text
+        assert spec.capacity is None or f"{name}: {spec.capacity_label}" in text
 
 
 @pytest.mark.parametrize(
@@ -109,6 +114,8 @@ def test_every_choice_has_an_option_with_help(capsys, command):
         (["--program", "low_rank", "--capacity", "65"], "rank=65 is outside 1 to 64"),
         (["--program", "convolution", "--capacity", "8"], "size=8 is outside 1 to 7"),
         (["--program", "scale", "--capacity", "2"], "no capacity to choose"),
+        (["--program", "frequency", "--capacity", "7"], "cutoff=7 is outside 1 to 6"),
+        (["--program", "series_padding"], "takes series (channels, length)"),
         (["--n", "5"], "at least 10"),
         (["--n", "0"], "n must be a positive number"),
         (["--seed", "-1"], "at least 0"),

@@ -57,6 +57,10 @@ def agree(experiment, **names):
         {"mapping": "random", "seed": 5, "dtype": "float64"},
         {"mapping": "probability_average", "program": "linear", "reduce": "trace"},
         {"mapping": "linear_probe", "program": "overlay"},
+        {"program": "scaled_border", "capacity": 1},
+        {"program": "random_patch", "capacity": 4, "seed": 3},
+        {"program": "frequency", "capacity": 2},
+        {"program": "sample_masks", "seed": 1},
     ],
     ids=str,
 )

@@ -23,7 +23,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "target": tuple(TARGETS),
     "trained_on": tuple(TARGETS),
     "weights": ("pretrained", "random"),
-    "program": tuple(PROGRAMS),
     "mapping": tuple(MAPPINGS),
     "dtype": tuple(DTYPES),
 }
@@ -82,10 +81,21 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--" + choice.name.replace("_", "-"),
             default=choice.default,
-            choices=CHOICES.get(choice.name),
+            choices=tuple(PROGRAMS) if choice.name == "program" else CHOICES.get(choice.name),
             type=int if choice.name in NUMBERS else str,
-            help=HELP[choice.name],
+            help=HELP[choice.name] + _of_programs(choice.name),
         )
+
+
+def _of_programs(choice: str) -> str:
+    """What the programs there are declare about a choice, to follow its help."""
+    if choice == "capacity":
+        known = [f"{name}: {s.capacity_label}" for name, s in PROGRAMS.items() if s.capacity]
+    elif choice == "image_size":
+        known = [name for name, spec in PROGRAMS.items() if choice in spec.options]
+    else:
+        return ""
+    return f" ({', '.join(known)})"
 
 
 def _run(args: argparse.Namespace) -> Result:

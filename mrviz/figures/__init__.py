@@ -5,6 +5,7 @@ from mrviz.figures.gram import gram_figure
 from mrviz.figures.learning import learning_figure
 from mrviz.figures.mapping import mapping_figure
 from mrviz.figures.message import message_figure
+from mrviz.figures.program import program_figure
 from mrviz.figures.source import source_figure
 from mrviz.figures.spectrum import Curve, spectrum_figure
 from mrviz.figures.study import correlation_figure, depth_figure, ranking_figure
@@ -22,6 +23,7 @@ __all__ = [
     "learning_figure",
     "mapping_figure",
     "message_figure",
+    "program_figure",
     "ranking_figure",
     "source_figure",
     "spectrum_figure",

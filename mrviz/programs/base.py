@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -13,6 +13,15 @@ from torch import Tensor, nn
 
 from mrviz._checks import as_shape
 from mrviz.errors import InputError
+from mrviz.programs.parts import Part, response
+
+Kind = Literal["image", "series", "other"]
+"""Inputs by shape: (channels, height, width), (channels, length), or something else."""
+
+
+def kind_of(shape: Sequence[int]) -> Kind:
+    """Which kind of input a shape is."""
+    return "image" if len(shape) == 3 else "series" if len(shape) == 2 else "other"
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,10 @@ class Program(nn.Module):
     """What makes room for a larger capacity, for the error message."""
     closed_form: ClassVar[bool] = False
     """Whether :meth:`kernel_increments` gives the tangent kernel in closed form."""
+    framed: ClassVar[bool] = False
+    """Whether the image must leave a frame of the canvas free."""
+    takes: ClassVar[tuple[Kind, ...]] = ("image", "series")
+    """Kinds of target input that it works on."""
 
     def __init__(self, source_shape: Sequence[int], target_shape: Sequence[int]) -> None:
         super().__init__()
@@ -166,6 +179,21 @@ class Program(nn.Module):
             ],
             dim=1,
         )
+
+    def trainable_parts(self, x: Tensor) -> list[Part]:
+        """Pictures of what training can change, as it is now; one for programs of one block.
+
+        Where a program has nothing better to show: how strongly each source input answers to
+        the parameters, the root of diag(B Bᵀ).
+
+        Args:
+            x: one target input (1, *target_shape).
+        """
+        return [self._part("response of u to the parameters", response(self, x))]
+
+    def _part(self, name: str, values: Tensor) -> Part:
+        """A picture in the shape of a source input: curves where that is a series."""
+        return Part(name, values, curves=kind_of(self.source_shape) == "series")
 
     def describe(self) -> str:
         """One sentence: what happens to colours, sizes and pixels."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from mrviz.errors import InputError
 from mrviz.programs.base import KernelBlock, Program
 from mrviz.programs.linear import Linear
+from mrviz.programs.parts import Part
 from mrviz.programs.prompts import Border
+from mrviz.programs.registry import register
 
 
 class Chain(Program):
@@ -101,11 +104,18 @@ class Chain(Program):
         inner = self.first(x).detach()
         return self.first.pullback(x, self.second.pullback(inner, jacobian))
 
+    def trainable_parts(self, x: Tensor) -> list[Part]:
+        """Parts of the first program, then those of the second."""
+        with torch.no_grad():
+            inner = self.first(x)
+        return self.first.trainable_parts(x) + self.second.trainable_parts(inner)
+
     def describe(self) -> str:
         """One sentence: what happens to colours, sizes and pixels."""
         return f"first {self.first.describe()}; then {self.second.describe()}"
 
 
+@register(Border, key="linear_border", label="linear + border")
 def linear_border(
     source_shape: Sequence[int],
     target_shape: Sequence[int],
@@ -119,8 +129,8 @@ def linear_border(
     """VP+FC: a linear program into the source's colours at the image's size, then a border.
 
     Args:
-        source_shape: (c, H, W) of the source's inputs.
-        target_shape: (c, h, w) of the images.
+        source_shape: (c, H, W) or (c, T) of the source's inputs.
+        target_shape: (c, h, w) or (c, t) of the images or series.
         width: trainable frame width in pixels; default: all of the frame.
         image_size: side to which the mapped image is resized; default: its own size.
         activation: squashing of the border prompt.

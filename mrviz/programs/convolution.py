@@ -12,12 +12,15 @@ from torch.nn import functional
 
 from mrviz.errors import InputError
 from mrviz.programs.base import AffineProgram, KernelBlock
-from mrviz.programs.placement import Placement
+from mrviz.programs.parts import Part, tiled
+from mrviz.programs.placement import check_image, whole_canvas
+from mrviz.programs.registry import program
 
 MAX_SIZE = 7
 """Largest kernel size where none is asked for."""
 
 
+@program
 class Convolution(AffineProgram):
     """Convolution: u = W ∗ place(x) + β, the image resized to the whole input and convolved.
 
@@ -54,6 +57,7 @@ class Convolution(AffineProgram):
     capacity_option = "size"
     capacity_advice = "a larger max_size"
     closed_form = True
+    takes = ("image",)
     ring: Tensor
 
     def __init__(
@@ -66,8 +70,9 @@ class Convolution(AffineProgram):
         bias: bool = True,
     ) -> None:
         super().__init__(source_shape, target_shape)
+        check_image(self.source_shape, "source_shape")
+        self.placement = whole_canvas(self.source_shape, self.target_shape)
         canvas = self.source_shape[1:]
-        self.placement = Placement(self.source_shape, self.target_shape, canvas)  # type: ignore[arg-type]
         side = min(MAX_SIZE, *canvas) if max_size is None else max_size
         if isinstance(side, bool) or not isinstance(side, int | np.integer):
             raise InputError(f"max_size must be a whole number, got {max_size!r}")
@@ -110,6 +115,12 @@ class Convolution(AffineProgram):
         if self.bias is not None and self.bias.requires_grad:
             increments[0].append(KernelBlock(jacobian.sum((3, 4))))
         return increments
+
+    def trainable_parts(self, x: Tensor) -> list[Part]:
+        """W at its trainable offsets, a tile for each pair of channels."""
+        tiles = self.weight.detach().flatten(0, 1)
+        tiles = tiles.masked_fill(~self._within(self.capacity), float("nan"))
+        return [Part("trainable part of the kernel W", tiled(tiles))]
 
     def describe(self) -> str:
         """One sentence: what happens to colours, sizes and pixels."""

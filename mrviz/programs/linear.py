@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from mrviz.programs.base import AffineProgram, KernelBlock
+from mrviz.programs.parts import Part
+from mrviz.programs.registry import program
 
 
+@program
 class Linear(AffineProgram):
     """Linear program (FC): u = reshape(W φ + β), φ the flattened target input.
 
@@ -35,6 +38,7 @@ class Linear(AffineProgram):
     key = "linear"
     label = "linear"
     closed_form = True
+    takes = ("image", "series", "other")
 
     def __init__(
         self,
@@ -77,6 +81,10 @@ class Linear(AffineProgram):
         if self.bias is not None and self.bias.requires_grad:
             features.append(x.new_ones(len(x), 1))
         return torch.cat(features, 1) if features else None
+
+    def trainable_parts(self, x: Tensor) -> list[Part]:
+        """The matrix W."""
+        return [Part("W: source inputs × target values", self.weight.detach())]
 
     def describe(self) -> str:
         """One sentence: what happens to colours, sizes and pixels."""

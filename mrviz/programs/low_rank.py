@@ -12,12 +12,18 @@ from torch import Tensor, nn
 
 from mrviz.errors import InputError
 from mrviz.programs.base import AffineProgram, KernelBlock
+from mrviz.programs.parts import Part, tiled
 from mrviz.programs.placement import make_placement
+from mrviz.programs.registry import program
 
 MAX_RANK = 64
 """Largest rank where none is asked for."""
 
+MOST_TILES, MOST_CURVES = 16, 4
+"""Directions shown in a picture."""
 
+
+@program
 class LowRankLinear(AffineProgram):
     """Low-rank linear program: u = base(x) + U V φ, φ the flattened target input.
 
@@ -28,8 +34,8 @@ class LowRankLinear(AffineProgram):
     (docs/theory.md, section 2). At full rank it is that of a linear program without a bias.
 
     Args:
-        source_shape: (c, H, W) of the source's inputs.
-        target_shape: (c, h, w) of the images, d_T values.
+        source_shape: (c, H, W) or (c, T) of the source's inputs.
+        target_shape: (c, h, w) or (c, t) of the images or series, d_T values.
         rank: trainable columns of U; default: all of them.
         max_rank: columns of U; default: 64, or d_T where that is less.
         image_size: side in pixels to which the image is resized first; default: its own size.
@@ -107,12 +113,20 @@ class LowRankLinear(AffineProgram):
 
     def describe(self) -> str:
         """One sentence: what happens to colours, sizes and pixels."""
-        height, width = self.source_shape[1:]
+        noun = self.placement.noun
         return (
-            f"image {self.placement.describe()}, centred on the source's {height}×{width} input; "
-            f"along {self.capacity} of {self._largest} fixed random directions of the image, a "
-            "trainable change of every source input is added"
+            f"{noun} {self.placement.describe()}, centred on the source's "
+            f"{self.placement.canvas}; along {self.capacity} of {self._largest} fixed random "
+            f"directions of the {noun}, a trainable change of every source input is added"
         )
+
+    def trainable_parts(self, x: Tensor) -> list[Part]:
+        """The first of the fixed directions along which the program is trainable."""
+        series = len(self.target_shape) == 2
+        most = min(self.capacity or 0, MOST_CURVES if series else MOST_TILES)
+        shown = self.directions[:most].view(-1, *self.target_shape).mean(1)
+        name = f"{most} of {self.capacity} directions V"
+        return [Part(name, shown if series else tiled(shown), curves=series, blank="")]
 
     def _within(self, rank: int | None) -> Tensor:
         return self.column < (rank or 0)

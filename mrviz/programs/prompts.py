@@ -10,13 +10,21 @@ from torch import Tensor, nn
 
 from mrviz.errors import InputError
 from mrviz.programs.base import Activation, AffineProgram, KernelBlock
-from mrviz.programs.placement import Placement, border_distance, make_placement
+from mrviz.programs.parts import Part
+from mrviz.programs.placement import Placement, border_distance, make_placement, whole_canvas
+from mrviz.programs.registry import program
 
 
-class _Prompt(AffineProgram):
-    """u = place(x) + M⊙h(δ): what border and overlay share.
+class MaskedPrompt(AffineProgram):
+    """u = place(x) + M⊙h(δ): what border, overlay and patch share.
 
     The tangent kernel is A_i D² A_jᵀ with D = diag(M_trainable ⊙ h′(δ)).
+
+    Args:
+        placement: where the input goes.
+        mask: M, boolean, shape of the canvas without channels: where δ shows.
+        ring: whole numbers of that shape: trainable at capacity k is where ring < k.
+        activation: "sigmoid" or "identity", the h above.
     """
 
     closed_form = True
@@ -62,26 +70,34 @@ class _Prompt(AffineProgram):
             increments.append([KernelBlock(rows[..., index] * slope.flatten()[index])])
         return increments
 
+    def trainable_parts(self, x: Tensor) -> list[Part]:
+        """The prompt h(δ) where it is trainable."""
+        shown = self.activation(self.delta.detach())
+        return [self._part("trainable prompt", shown.masked_fill(~self.trainable, float("nan")))]
+
     def _within(self, width: int | None) -> Tensor:
         return self.mask if width is None else self.mask & (self.ring < width)
 
 
-class Border(_Prompt):
+@program
+class Border(MaskedPrompt):
     """Border prompt (visual prompt, VP): the image in the middle of a trainable frame.
+
+    Of a series, the frame is padding at both ends.
 
     u = pad(x) + M⊙h(δ), M the frame. All of the frame carries h(δ); of it, the outermost
     ``width`` pixels are trainable, so that u, and with it the source Jacobian, is the same for
     every width, and the kernel of a wider frame is a sum over rings (docs/theory.md, section 2).
 
     Args:
-        source_shape: (c, H, W) of the source's inputs.
-        target_shape: (c, h, w) of the images.
+        source_shape: (c, H, W) or (c, T) of the source's inputs.
+        target_shape: (c, h, w) or (c, t) of the images or series.
         width: trainable frame width in pixels, counted from the edge; default: all of it.
         image_size: side in pixels to which the image is resized first; default: its own size.
         activation: "sigmoid" or "identity", the h above.
 
     Attributes:
-        delta: the prompt δ, shape (c, H, W), zero at the start.
+        delta: the prompt δ, shape of a source input, zero at the start.
 
     Raises:
         InputError: the image leaves no frame, or ``width`` is outside ``capacity_range``.
@@ -93,7 +109,8 @@ class Border(_Prompt):
     """
 
     key = "border"
-    label = "border prompt"
+    label = "border"
+    framed = True
     capacity_label = "trainable frame width (pixels)"
     capacity_option = "width"
     capacity_advice = "a smaller image_size, as the image leaves no more free"
@@ -110,11 +127,11 @@ class Border(_Prompt):
         placement = make_placement(source_shape, target_shape, image_size)
         frame = placement.frame()
         if not frame.any():
-            side = min(placement.source_shape[1:])
+            canvas = placement.source_shape[1:]
             raise InputError(
-                f"the image fills the source's {placement.source_shape[1]}×"
-                f"{placement.source_shape[2]} input and leaves no frame for a border prompt: "
-                f"choose image_size below {side}, or a source with a larger input_size"
+                f"the {placement.noun} fills the source's {placement.canvas} and leaves no frame "
+                f"for a border prompt: choose image_size below {min(canvas)}, or a source with a "
+                "larger input_size"
             )
         ring = border_distance(*placement.source_shape[1:])
         super().__init__(placement, frame, ring, activation)
@@ -123,22 +140,23 @@ class Border(_Prompt):
     def describe(self) -> str:
         """One sentence: what happens to colours, sizes and pixels."""
         return (
-            f"image {self.placement.describe()}, centred on the source's "
-            f"{self.source_shape[1]}×{self.source_shape[2]} input; the outermost {self.capacity} "
-            f"of {self._largest} frame pixels on each side are trainable"
+            f"{self.placement.noun} {self.placement.describe()}, centred on the source's "
+            f"{self.placement.canvas}; the outermost {self.capacity} of {self._largest} frame "
+            f"{self.placement.units} on each side are trainable"
         )
 
 
-class Overlay(_Prompt):
+@program
+class Overlay(MaskedPrompt):
     """Overlay (watermark): the image resized to the whole input, plus a trainable δ everywhere.
 
     Args:
-        source_shape: (c, H, W) of the source's inputs.
-        target_shape: (c, h, w) of the images.
+        source_shape: (c, H, W) or (c, T) of the source's inputs.
+        target_shape: (c, h, w) or (c, t) of the images or series.
         activation: "identity" or "sigmoid", applied to δ.
 
     Attributes:
-        delta: the prompt δ, shape (c, H, W), zero at the start.
+        delta: the prompt δ, shape of a source input, zero at the start.
 
     Example:
         >>> mrviz.programs.Overlay((3, 8, 8), (1, 4, 4)).n_parameters
@@ -155,11 +173,11 @@ class Overlay(_Prompt):
         *,
         activation: str = "identity",
     ) -> None:
-        source_shape, target_shape = tuple(source_shape), tuple(target_shape)
-        placement = Placement(source_shape, target_shape, source_shape[1:])  # type: ignore[arg-type]
-        everywhere = torch.ones(source_shape[1:], dtype=torch.bool)
+        placement = whole_canvas(source_shape, target_shape)
+        everywhere = torch.ones(placement.source_shape[1:], dtype=torch.bool)
         super().__init__(placement, everywhere, torch.zeros_like(everywhere), activation)
 
     def describe(self) -> str:
         """One sentence: what happens to colours, sizes and pixels."""
-        return f"image {self.placement.describe()}, with a trainable value added to every pixel"
+        noun, unit = self.placement.noun, self.placement.units[:-1]
+        return f"{noun} {self.placement.describe()}, with a trainable value added to every {unit}"

@@ -1,37 +1,37 @@
-"""Programs by name: what each is called, which options it takes, and how it is made."""
+"""Programs by name: how a program's file makes it known, and how one is made by name."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from mrviz.errors import InputError
-from mrviz.programs.base import Program
-from mrviz.programs.chain import linear_border
-from mrviz.programs.convolution import Convolution
-from mrviz.programs.linear import Linear
-from mrviz.programs.low_rank import LowRankLinear
-from mrviz.programs.prompts import Border, Overlay
-from mrviz.programs.scale import Scale
+from mrviz.programs.base import Kind, Program, kind_of
+
+Make = TypeVar("Make", bound=Callable[..., Program])
 
 
 @dataclass(frozen=True)
 class ProgramSpec:
-    """One entry of :data:`PROGRAMS`.
+    """One entry of :data:`PROGRAMS`: what a program's class declares, and how it is made.
 
     Attributes:
         label: short name shown to people.
         make: called with source shape, target shape and options.
         capacity: the option that chooses the capacity, where there is one.
+        capacity_label: what the capacity counts, where there is one.
         framed: whether the image must leave a frame of the canvas free.
+        takes: kinds of input that it works on.
     """
 
     label: str
     make: Callable[..., Program]
     capacity: str | None = None
+    capacity_label: str | None = None
     framed: bool = False
+    takes: tuple[Kind, ...] = ("image", "series", "other")
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -39,19 +39,67 @@ class ProgramSpec:
         names = inspect.signature(self.make).parameters
         return tuple(name for name in names if not name.endswith("_shape"))
 
+    def fits(self, target_shape: Sequence[int]) -> bool:
+        """Whether it works on inputs of this shape."""
+        return kind_of(target_shape) in self.takes
 
-PROGRAMS: dict[str, ProgramSpec] = {
-    "border": ProgramSpec("border", Border, Border.capacity_option, framed=True),
-    "overlay": ProgramSpec("overlay", Overlay),
-    "linear": ProgramSpec("linear", Linear),
-    "linear_border": ProgramSpec(
-        "linear + border", linear_border, Border.capacity_option, framed=True
-    ),
-    "low_rank": ProgramSpec("low-rank linear", LowRankLinear, LowRankLinear.capacity_option),
-    "convolution": ProgramSpec("convolution", Convolution, Convolution.capacity_option),
-    "scale": ProgramSpec("image scale", Scale),
-}
+
+PROGRAMS: dict[str, ProgramSpec] = {}
 """Programs by the name used in :func:`~mrviz.reprogram`, the Explorer and the command line."""
+
+
+def register(
+    kind: type[Program], *, key: str | None = None, label: str | None = None
+) -> Callable[[Make], Make]:
+    """Decorator that makes a program known by name: to ``reprogram``, Explorer, command line.
+
+    What is known of it is what ``kind`` declares: ``key``, ``label``, ``capacity_option``,
+    ``capacity_label``, ``framed`` and ``takes``.
+
+    Args:
+        kind: the class that declares; a class decorates itself with :func:`program`.
+        key: another name, for a function that makes a program of several.
+        label: the name for people that goes with it.
+
+    Raises:
+        InputError: the name is taken by another program.
+    """
+
+    def add(make: Make) -> Make:
+        name = key or kind.key
+        known = PROGRAMS.get(name)
+        if known is not None and _origin(known.make) != _origin(make):
+            raise InputError(
+                f"program {name!r} is {'.'.join(_origin(known.make))} already: choose another key"
+            )
+        PROGRAMS[name] = ProgramSpec(
+            label=label or kind.label,
+            make=make,
+            capacity=kind.capacity_option,
+            capacity_label=kind.capacity_label,
+            framed=kind.framed,
+            takes=kind.takes,
+        )
+        return make
+
+    return add
+
+
+Class = TypeVar("Class", bound=type[Program])
+
+
+def program(cls: Class) -> Class:
+    """Class decorator that makes a program known by the name it declares; see :func:`register`.
+
+    Example:
+        >>> from mrviz.programs import PROGRAMS
+        >>> PROGRAMS["border"].make.__name__, PROGRAMS["border"].capacity
+        ('Border', 'width')
+    """
+    for name in ("key", "label"):
+        if not isinstance(getattr(cls, name, None), str):
+            raise InputError(f"program {cls.__name__} needs a class attribute {name!r}, a string")
+    return register(cls)(cls)
 
 
 def build_program(
@@ -63,7 +111,8 @@ def build_program(
     """A program by name; ``seed`` is dropped for programs that start without randomness.
 
     Raises:
-        InputError: an unknown name, or an option the program does not have.
+        InputError: an unknown name, inputs of a kind the program does not take, or an option it
+            does not have.
     """
     if name not in PROGRAMS:
         raise InputError(f"program must be one of {', '.join(PROGRAMS)}, got {name!r}")
@@ -75,6 +124,23 @@ def build_program(
     if unknown:
         raise InputError(
             f"program {name!r} has no option {', '.join(unknown)}; its options are "
-            f"{', '.join(known)}"
+            f"{', '.join(known) or 'none'}"
+        )
+    if not spec.fits(target_shape):
+        others = [n for n, other in PROGRAMS.items() if other.fits(target_shape)]
+        raise InputError(
+            f"program {name!r} takes {' or '.join(KINDS[kind] for kind in spec.takes)}, but the "
+            f"target's inputs have shape {tuple(target_shape)}: choose one of {', '.join(others)}"
         )
     return spec.make(source_shape, target_shape, **options)
+
+
+KINDS: dict[Kind, str] = {
+    "image": "images (channels, height, width)",
+    "series": "series (channels, length)",
+    "other": "any inputs",
+}
+
+
+def _origin(make: Callable[..., Any]) -> tuple[str, str]:
+    return make.__module__, make.__qualname__

@@ -9,12 +9,15 @@ from torch import Tensor, nn
 
 from mrviz.errors import InputError
 from mrviz.programs.base import AffineProgram, KernelBlock
+from mrviz.programs.parts import Part
 from mrviz.programs.placement import check_colours, check_image, describe_colours, recoloured
+from mrviz.programs.registry import program
 
 LIMITS = (0.1, 5.0)
 """Range of the scale, as in AutoVP (Tsao et al. 2024, arXiv 2310.08381)."""
 
 
+@program
 class Scale(AffineProgram):
     """Image scale: the image, resized by a trainable factor s about its centre, on zeros.
 
@@ -48,6 +51,7 @@ class Scale(AffineProgram):
     key = "scale"
     label = "image scale"
     closed_form = True
+    takes = ("image",)
 
     def __init__(
         self,
@@ -59,7 +63,7 @@ class Scale(AffineProgram):
         super().__init__(source_shape, target_shape)
         check_image(self.source_shape, "source_shape")
         check_image(self.target_shape, "target_shape")
-        check_colours(self.source_shape[0], self.target_shape[0])
+        check_colours(self.source_shape, self.target_shape)
         if scale is None:
             sides = zip(self.source_shape[1:], self.target_shape[1:], strict=True)
             scale = max(LIMITS[0], min(1.0, *(canvas / image for canvas, image in sides)))
@@ -97,9 +101,13 @@ class Scale(AffineProgram):
         image = recoloured(x, self.source_shape[0])
         return (row_change @ image @ columns.T + rows @ image @ column_change.T).detach()
 
+    def trainable_parts(self, x: Tensor) -> list[Part]:
+        """∂u/∂s: where the picture changes with the scale."""
+        return [Part("change with the scale, ∂u/∂s", self.derivative(x)[0])]
+
     def describe(self) -> str:
         """One sentence: what happens to colours, sizes and pixels."""
-        colours = describe_colours(self.source_shape[0], self.target_shape[0])
+        colours = describe_colours(self.source_shape, self.target_shape)
         height, width = self.source_shape[1:]
         return ", ".join(
             [

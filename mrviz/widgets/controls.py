@@ -162,7 +162,7 @@ class Controls:
             "n": slider("Samples in the Gram", 10, 256, "Class-balanced training samples"),
             "program": dropdown(
                 "Input program",
-                [(spec.label, name) for name, spec in PROGRAMS.items()],
+                _programs((1, 1, 1)),
                 "The trainable map in front of the source",
             ),
             "capacity": slider("Capacity", 1, 64, "How much of the program is trainable", True),
@@ -278,6 +278,7 @@ class Controls:
             *((f"class {name} alone", k) for k, name in enumerate(classes)),
         ]
         reduce.value = kept if kept in [value for _, value in reduce.options] else "full"
+        self._offer_programs(shape)
         control = self.widgets["image_size"]
         control.layout.display = None if self._has_image_size() else "none"
         side = (
@@ -295,6 +296,21 @@ class Controls:
         largest = max((size for _, size in sizes if 4 * size <= 3 * side), default=values[0])
         control.value = kept if kept in values else NONE if fits else largest
 
+    def _offer_programs(self, target_shape: tuple[int, ...]) -> None:
+        """Programs that work on such inputs, those of one's own, and the one chosen."""
+        control = self.widgets["program"]
+        chosen = control.value
+        fitting = _programs(target_shape)
+        values = [value for _, value in fitting]
+        kept = [
+            (label, value)
+            for label, value in control.options
+            if value not in values and (value not in PROGRAMS or value == chosen)
+        ]
+        if list(control.options) != fitting + kept:
+            control.options = fitting + kept
+            control.value = chosen
+
     def _offer(self, name: str, value: Any) -> None:
         """Selects a value in a dropdown, which learns it if it is new."""
         control = self.widgets[name]
@@ -310,6 +326,11 @@ class Controls:
         slider = self.widgets[name]
         slider.min, slider.max = min(slider.min, value), max(slider.max, value)
         slider.value = value
+
+
+def _programs(target_shape: tuple[int, ...]) -> list[tuple[str, Any]]:
+    """Labels and names of the programs that work on inputs of a shape."""
+    return [(spec.label, name) for name, spec in PROGRAMS.items() if spec.fits(target_shape)]
 
 
 def close_tree(widget: w.Widget) -> None:

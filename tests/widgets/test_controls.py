@@ -17,6 +17,7 @@ from mrviz.sources import SOURCES
 from mrviz.targets import TARGETS
 from mrviz.widgets.controls import Controls
 
+ON_IMAGES = [name for name, spec in PROGRAMS.items() if spec.fits((1, 8, 8))]
 SMALL = Experiment(source="dnn", depth=2, width=16, input_size=12, target="digits", n=20)
 
 
@@ -77,7 +78,7 @@ def experiments(draw):
         if source in ("vgg", "resnet"):
             chosen["groups"] = draw(st.integers(1, 6))
         chosen["trained_on"] = draw(st.sampled_from([None, *TARGETS]))
-    program = draw(st.sampled_from(sorted(PROGRAMS)))
+    program = draw(st.sampled_from(ON_IMAGES))
     if "image_size" in PROGRAMS[program].options:
         chosen["image_size"] = draw(st.none() | st.integers(1, 60))
     if PROGRAMS[program].capacity:
@@ -132,7 +133,7 @@ def test_a_dnn_of_depth_one_has_no_width(controls):
     assert not hidden(controls.widgets["width"]) and controls.experiment.width == 16
 
 
-@pytest.mark.parametrize("program", sorted(PROGRAMS))
+@pytest.mark.parametrize("program", ON_IMAGES)
 def test_image_size_belongs_to_programs_that_place_an_image(controls, program):
     controls.set(replace(SMALL, image_size=6))
     controls.widgets["program"].value = program
@@ -156,7 +157,38 @@ def test_only_a_border_needs_room_around_the_image(controls):
 def test_programs_go_by_their_names_for_people(controls):
     labels = {value: label for label, value in controls.widgets["program"].options}
     assert labels["low_rank"] == "low-rank linear" and labels["linear_border"] == "linear + border"
-    assert set(labels) == set(PROGRAMS)
+    assert list(labels) == ON_IMAGES
+
+
+def test_programs_that_the_target_does_not_fit_are_not_offered(controls):
+    x = torch.rand(30, 1, 24)
+    target = mrviz.Target(x[:18], torch.arange(18) % 3, x[18:], torch.arange(12) % 3, name="waves")
+    own = mrviz.programs.Linear((1, 12, 12), (1, 6, 6))
+    controls.set(replace(SMALL, program=own))
+    controls.widgets["program"].value = "border"
+    controls.set(replace(SMALL, target=target, n=18))
+    offered = values(controls.widgets["program"])
+    on_series = [name for name, spec in PROGRAMS.items() if spec.fits((1, 24))]
+    assert offered == [*on_series, own] and "series_padding" in offered and "scale" not in offered
+    controls.widgets["program"].value = "series_padding"
+    controls.widgets["target"].value = "digits"
+    assert controls.experiment.program == "series_padding", "what is chosen stays until changed"
+    controls.widgets["program"].value = "border"
+    assert values(controls.widgets["program"]) == [*ON_IMAGES, own]
+
+
+def test_a_program_added_later_is_offered():
+    class Later(mrviz.programs.Overlay):
+        key = "later"
+        label = "added later"
+
+    mrviz.programs.program(Later)
+    try:
+        controls = Controls(SMALL, ignore)
+        assert ("added later", "later") in controls.widgets["program"].options
+        controls.close()
+    finally:
+        del PROGRAMS["later"]
 
 
 @pytest.mark.parametrize(("target", "own"), [("digits", 8), ("mnist-5k", 28)])

@@ -57,7 +57,8 @@ def rank_programs(
         source: the frozen source.
         target: the target data set, with class labels.
         candidates: names, (name, options), or programs, which are copied; default: every name of
-            :data:`~mrviz.programs.PROGRAMS`. One that fails is kept in the table with its error.
+            :data:`~mrviz.programs.PROGRAMS` that works on the target's inputs. One that
+            fails is kept in the table with its error.
         mapping: as in :func:`~mrviz.reprogram`.
         loss: "cross_entropy" or "squared".
         lr: step size of gradient descent; default: half of each candidate's largest stable one.
@@ -88,6 +89,8 @@ def rank_programs(
     def make(choice: ProgramChoice) -> Callable[[], tuple[ReprogrammedModel, Any]]:
         return lambda: (_reprogrammed(source, target, choice, named), strength)
 
+    if candidates is None and isinstance(target, Target):
+        candidates = [name for name, spec in PROGRAMS.items() if spec.fits(target.shape)]
     chosen = tuple(PROGRAMS) if candidates is None else tuple(candidates)
     entries = [(_name(choice), make(choice)) for choice in chosen]
     settings = {"loss": loss, "lr": lr, "steps": steps, "n": n, "n_test": n_test, **named}
