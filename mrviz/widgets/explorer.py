@@ -59,7 +59,8 @@ class Explorer:
     holds what it shows.
 
     Args:
-        view: what the figure shows: "spectrum", "capacity", "learning", "gram" or "source".
+        view: what the figure shows: "spectrum", "capacity", "learning", "gram", "source",
+            "program" or "mapping".
         **choices: fields of :class:`~mrviz.experiment.Experiment`: ``source``, ``target``,
             ``program``, ``capacity``, ``n``, … as names or, for the first three, objects of
             your own.

@@ -17,7 +17,7 @@ from mrviz.widgets.views import learning as learning_module
 from mrviz.workbench import Schedule, Workbench
 from tests.widgets.conftest import LONG, SMALL, WIDE, button, html, live, plain, ready, status, tree
 
-VIEWS = ("spectrum", "capacity", "learning", "gram", "source")
+VIEWS = ("spectrum", "capacity", "learning", "gram", "source", "program", "mapping")
 TRAINED = {**SMALL, "trained_on": "digits", "input_size": 16}
 
 
@@ -281,8 +281,45 @@ def test_all_views_hold_for_experiments_of_every_kind(opened):
         {"source": "cnn", "depth": 1, "width": 4, "input_size": 12, "reduce": "trace"},
     ):
         explorer = ready(opened(**{**SMALL, "depth": None, "width": None, **choices}))
-        for view in VIEWS[:4]:
+        for view in VIEWS:
+            if view == "source":
+                continue
+
             explorer.view = view
             assert "data-status='ready'" in status(ready(explorer)), (choices, view)
             assert isinstance(explorer.experiment, Experiment)
         explorer.close()
+
+
+# --- program and mapping --------------------------------------------------------------------
+
+
+def test_the_program_shows_the_chosen_sample(opened):
+    explorer = ready(opened(**SMALL, view="program"))
+    scope = rebuilt(explorer.experiment)
+    expected = scope["model"].programmed(scope["x"])
+    assert torch.allclose(explorer.details.programmed, expected)
+    first = plain(explorer.snapshot())
+    field(explorer, "Sample").value = 7
+    assert plain(ready(explorer).snapshot()) != first
+    assert "Sample 7 of 20" in html(explorer)
+    values = [float(row["value"]) for row in rows(explorer) if row["what"] == "programmed"]
+    assert values == pytest.approx(expected[6].flatten().tolist())
+    field(explorer, "Sample").value = 1000
+    assert "Sample 20 of 20" in html(ready(explorer))
+
+
+def test_the_mapping_and_what_another_one_changes(opened):
+    explorer = ready(opened(**SMALL, view="mapping"))
+    scope = rebuilt(explorer.experiment)
+    assert explorer.details["weights"] == scope["model"].weights.double().tolist()
+    assert "effect" not in explorer.details
+    field(explorer, "Compare the kernel with").value = "random"
+    effect = ready(explorer).details["effect"]
+    other = mrviz.reprogram(
+        scope["source"], scope["target"], program="border", mapping="random", seed=0
+    )
+    drift = mrviz.kernel_drift(scope["gram"], mrviz.ntk_gram(other, scope["x"]))
+    assert effect.relative == pytest.approx(drift.relative, rel=1e-4)
+    assert effect.describe() in html(explorer)
+    assert len(rows(explorer)) == 10

@@ -1,4 +1,4 @@
-"""The views of an experiment: spectrum, capacity, learning curve, Gram and factors, source."""
+"""The views of an experiment, each in a module of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from mrviz.widgets.views.base import Job, Scene, View
 from mrviz.widgets.views.capacity import CapacityView
 from mrviz.widgets.views.gram import GramView
 from mrviz.widgets.views.learning import LearningView
+from mrviz.widgets.views.mapping import MappingView
+from mrviz.widgets.views.program import ProgramView
 from mrviz.widgets.views.source import SourceView
 from mrviz.widgets.views.spectrum import SpectrumView
 from mrviz.workbench import Learning, Workbench
@@ -29,5 +31,7 @@ def make_views(bench: Workbench, changed: Callable[[], None]) -> dict[str, View]
         LearningView(bench, changed, learning),
         GramView(bench, changed),
         SourceView(bench, changed),
+        ProgramView(bench, changed),
+        MappingView(bench, changed),
     )
     return {view.name: view for view in views}
