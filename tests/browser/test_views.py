@@ -135,3 +135,31 @@ def test_the_views_are_reached_by_keyboard(opened):
     opened.keyboard.press("Enter")
     opened.locator(".mrviz-views .mod-active", has_text="Capacity").wait_for()
     opened.locator(READY).wait_for()
+
+
+def test_program_and_mapping_are_drawn(opened, screenshot, console_errors):
+    opened.get_by_role("button", name="Program", exact=True).click()
+    opened.wait_for_function(
+        "() => document.querySelector('.js-plotly-plot').data.length > 0 &&"
+        " document.querySelector('.mrviz-note').innerText.includes('Sample 1 of 30')"
+    )
+    opened.locator(READY).wait_for()
+    screenshot(opened, "view-program-1280-light")
+    opened.get_by_role("button", name="Mapping", exact=True).click()
+    opened.wait_for_function(
+        "() => document.querySelector('.js-plotly-plot').data.some(t => t.type === 'heatmap')"
+        " && !document.querySelector('.mrviz-note').innerText.includes('Sample')"
+    )
+    opened.locator(".mrviz-view-controls select").select_option(label="random")
+    opened.locator(".mrviz-note", has_text="changes the kernel by").wait_for()
+    opened.locator(READY).wait_for()
+    screenshot(opened, "view-mapping-1280-light")
+    set_theme(opened, "dark")
+    opened.set_viewport_size({"width": 900, "height": 1400})
+    opened.wait_for_timeout(500)
+    screenshot(opened, "view-mapping-900-dark")
+    opened.get_by_role("button", name="Program", exact=True).click()
+    opened.locator(".mrviz-note", has_text="Sample 1 of 30").wait_for()
+    opened.wait_for_timeout(500)
+    screenshot(opened, "view-program-900-dark")
+    assert console_errors == []
