@@ -18,7 +18,7 @@ from mrviz.ntk.gram import Gram, GramInfo
 from mrviz.ntk.jacobian import cache
 from mrviz.ntk.plan import check_fits, full_precision, make_plan
 from mrviz.ntk.tiles import MemorySink
-from mrviz.programs import Program, ReprogrammedModel
+from mrviz.programs import KernelBlock, Program, ReprogrammedModel
 from mrviz.sources.base import evaluation_mode
 
 
@@ -27,6 +27,7 @@ def capacity_grams(
     x: Array,
     capacities: Sequence[int] | None = None,
     *,
+    x2: Array | None = None,
     reduce: Reduce = "full",
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
@@ -44,6 +45,7 @@ def capacity_grams(
         model: a reprogrammed model whose program has a capacity.
         x: target inputs (n, *target_shape).
         capacities: which; default: the whole range.
+        x2: samples of the columns; default: those of the rows, x.
         reduce: as in :func:`~mrviz.ntk_gram`.
         device: where to compute; default: where the model is.
         dtype: of the Jacobians; default: the model's.
@@ -62,23 +64,29 @@ def capacity_grams(
     plan = make_plan(
         model,
         x,
+        x2,
         reduce=reduce,
         device=device,
         dtype=dtype,
         chunk_size=chunk_size,
         memory=memory,
     )
-    model, reduction, spans = plan.model, plan.reduction, plan.rows
+    model, reduction = plan.model, plan.reduction
+    spans = [plan.rows] if plan.symmetric else [plan.rows, plan.columns]
     program, steps = _steps(model, capacities)
-    check_fits(len(plan.x1), len(plan.x1), reduction, model.source.device)
+    n, m = (side[-1][1] for side in (spans[0], spans[-1]))
+    check_fits(n, m, reduction, model.source.device)
 
-    with full_precision(), Progress(len(spans), "source Jacobians", progress, cancel) as bar:
-        (factors,) = plan.factors(cache, tick=lambda: bar.advance(0))
-        chunks = []
-        for span in spans:
-            with evaluation_mode(model):
-                chunks.append(factors.increments(*span, steps))
-            bar.advance()
+    total = sum(map(len, spans))
+    with full_precision(), Progress(total, "source Jacobians", progress, cancel) as bar:
+        sides = plan.factors(cache, tick=lambda: bar.advance(0))
+        chunks: list[list[list[list[KernelBlock]]]] = [[] for _ in sides]
+        for factors, parts, found in zip(sides, spans, chunks, strict=True):
+            for span in parts:
+                with evaluation_mode(model):
+                    found.append(factors.increments(*span, steps))
+                bar.advance()
+    left, right = chunks[0], chunks[-1]
 
     matrix = torch.zeros(plan.shape, dtype=torch.float64, device=model.source.device)
     known: dict[tuple[int, int], Tensor] = {}
@@ -86,15 +94,15 @@ def capacity_grams(
     with Progress(len(steps), "capacities", progress, cancel) as bar:
         for k, capacity in enumerate(steps):
             sink = MemorySink(plan)
-            for i, j in plan.tiles if chunks[0][k] else ():
+            for i, j in plan.tiles if left[0][k] else ():
                 with full_precision():
-                    own = reduction.rows if i == j else 0
+                    own = reduction.rows if plan.symmetric and i == j else 0
                     part = block_product(
-                        chunks[i][k], chunks[j][k], plan.accumulation, known, upper=own
+                        left[i][k], right[j][k], plan.accumulation, known, upper=own
                     )
                 part.mul_(reduction.scale)
-                sink.put(i, j, part, symmetrize_(part, reduction.rows) if i == j else 0.0)
-            if chunks[0][k]:
+                sink.put(i, j, part, symmetrize_(part, reduction.rows) if own else 0.0)
+            if left[0][k]:
                 matrix += sink.matrix
             info = GramInfo(
                 method="structured",
@@ -105,16 +113,27 @@ def capacity_grams(
                 epsilon=plan.epsilon,
                 n_parameters=program.parameters_at(capacity) + fixed,
                 chunk_size=plan.chunk_size,
-                computed=factors.jacobian.computed,
-                cached=factors.jacobian.found,
+                computed=sum(side.jacobian.computed for side in sides),
+                cached=sum(side.jacobian.found for side in sides),
                 seconds=time.perf_counter() - started,
-                trace=float(matrix.trace()),
-                symmetry_error=sink.asymmetry / max(float(matrix.abs().max()), 1e-300),
-                notes=tuple(factors.notes),
+                trace=float(matrix.trace()) if plan.symmetric else None,
+                symmetry_error=(
+                    sink.asymmetry / max(float(matrix.abs().max()), 1e-300)
+                    if plan.symmetric
+                    else None
+                ),
+                notes=tuple(dict.fromkeys(note for side in sides for note in side.notes)),
             )
             yield (
                 capacity,
-                Gram(matrix.clone(), len(plan.x1), model.outputs, reduction.name, True, info),
+                Gram(
+                    matrix.clone(),
+                    len(plan.x1),
+                    model.outputs,
+                    reduction.name,
+                    plan.symmetric,
+                    info,
+                ),
             )
             bar.advance()
 

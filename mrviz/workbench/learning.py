@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mrviz._progress import CancelFlag, Progress, ProgressCallback
+from mrviz._progress import CancelFlag, ProgressCallback
 from mrviz.experiment import DTYPES, Experiment
-from mrviz.ntk import ntk_gram
+from mrviz.ntk import capacity_grams, ntk_gram
+from mrviz.programs import Program
 from mrviz.programs.fit import Fit, Measurement
 from mrviz.programs.training import train
 from mrviz.theory import Drift, Prediction, kernel_drift, predict_training, stable_step
@@ -123,10 +124,7 @@ class Learning:
                 cancel=cancel,
                 **self._fitting(result, schedule),
             )
-            self._predictions.put(key, prediction)
-            if prediction.accuracy is not None:
-                self._accuracies.put(key, prediction.accuracy)
-            self._bench.supply(experiment, prediction=prediction)
+            self._keep(result, schedule, prediction)
         return prediction
 
     def predict_capacities(
@@ -136,26 +134,45 @@ class Learning:
         progress: ProgressCallback | bool | None = None,
         cancel: CancelFlag | None = None,
     ) -> Iterator[int]:
-        """Predicts accuracies at all capacities, coarse to fine; yields each when it is there.
+        """Predicts accuracies at all capacities; yields each when it is there.
 
-        The capacities must have been swept.
+        Both parts of the kernel, of training and of held-out samples, come from one Jacobian
+        pass for all capacities. A program without a closed form is predicted at the present one.
         """
-        if result.capacity_range is None:
+        experiment = result.experiment
+        model, target = self._bench.model(experiment), self._bench.target(experiment)
+        if not (isinstance(model.program, Program) and model.program.closed_form):
+            self.predict(result, schedule, progress, cancel)
+            if experiment.capacity is not None:
+                yield experiment.capacity
             return
-        low, high = result.capacity_range
-        order = [result.experiment.capacity or high, *coarse_to_fine(low, high)]
-        todo = [
-            at
-            for capacity in dict.fromkeys(order)
-            if (at := self._bench.cached(replace(result.experiment, capacity=capacity)))
-            and self.accuracy(at.experiment, schedule) is None
-        ]
-        label = "predicted accuracies"
-        with Progress(len(todo), label, progress, cancel) as bar:
-            for at in todo:
-                self.predict(at, schedule, False, cancel)
-                bar.advance()
-                yield at.experiment.capacity or high
+        x = target.x_train[: result.n]
+        options: dict[str, Any] = {
+            "reduce": experiment.reduce,
+            "dtype": DTYPES[experiment.dtype],
+            "progress": progress,
+            "cancel": cancel,
+        }
+        x_test = target.x_test[: schedule.n_test]
+        grams = capacity_grams(model, x, **options)
+        crosses = capacity_grams(model, x_test, x2=x, **options)
+        for (capacity, gram), (_, cross) in zip(grams, crosses, strict=True):
+            at = self._bench.cached(replace(experiment, capacity=capacity))
+            if at is None or self.accuracy(at.experiment, schedule) is not None:
+                continue
+            model.capacity = capacity
+            prediction = predict_training(
+                model,
+                target,
+                gram=gram,
+                cross=cross,
+                dtype=DTYPES[experiment.dtype],
+                progress=False,
+                cancel=cancel,
+                **self._fitting(at, schedule),
+            )
+            self._keep(at, schedule, prediction)
+            yield capacity
 
     def train(
         self,
@@ -211,25 +228,14 @@ class Learning:
         self._trainings.put(key, training)
         return training
 
+    def _keep(self, result: Result, schedule: Schedule, prediction: Prediction) -> None:
+        key = (result.experiment, schedule)
+        self._predictions.put(key, prediction)
+        if prediction.accuracy is not None:
+            self._accuracies.put(key, prediction.accuracy)
+        self._bench.supply(result.experiment, prediction=prediction)
+
     def _fitting(self, result: Result, schedule: Schedule) -> dict[str, Any]:
         """The options, with no more held-out samples than there are."""
         available = len(self._bench.target(result.experiment).x_test)
         return self.options(result, replace(schedule, n_test=min(schedule.n_test, available)))
-
-
-def coarse_to_fine(low: int, high: int) -> Iterator[int]:
-    """All whole numbers from ``low`` to ``high``: the ends, the middle, then ever finer.
-
-    Example:
-        >>> list(coarse_to_fine(1, 6))
-        [1, 6, 3, 2, 4, 5]
-    """
-    yield from dict.fromkeys((low, high))
-    spans = [(low, high)]
-    while spans:
-        start, stop = spans.pop(0)
-        if stop - start < 2:
-            continue
-        middle = (start + stop) // 2
-        yield middle
-        spans += [(start, middle), (middle, stop)]

@@ -370,6 +370,11 @@ def test_a_sweep_gives_the_gram_of_every_capacity(name, seed, n, reduce, chunk):
             single = mrviz.ntk_gram(model, x, reduce=reduce)
             assert close(gram.matrix, single.matrix, 1e-12)
             assert gram.info.n_parameters == single.info.n_parameters
+    rows = uniform(n + 2, 1, 3, 3, seed=seed + 1)
+    for capacity, cross in capacity_grams(model, rows, x2=x, reduce=reduce, chunk_size=chunk):
+        model.capacity = capacity
+        assert not cross.symmetric and cross.info.trace is None and cross.n == n + 2
+        assert close(cross.matrix, mrviz.ntk_gram(model, rows, x, reduce=reduce).matrix, 1e-12)
 
 
 class Products(TorchDispatchMode):
