@@ -97,6 +97,6 @@ def test_every_local_link_leads_somewhere(page):
         assert (DOCS / link).exists(), link
 
 
-@pytest.mark.parametrize("page", ["rankings.md", "studies.md", "theory.md"])
+@pytest.mark.parametrize("page", ["rankings.md", "studies.md", "theory.md", "training.md"])
 def test_the_readme_leads_to_the_guides(page):
     assert f"](docs/{page})" in (ROOT / "README.md").read_text(encoding="utf-8")

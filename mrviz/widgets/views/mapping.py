@@ -84,7 +84,7 @@ class MappingView(View):
         if not self._compares(result.experiment):
             return ""
         effect = self._effects.get(self._key(result))
-        return "" if effect is None else f"{effect.describe()}."
+        return "" if effect is None else f"Mapping {effect.describe()}."
 
     def table(self, result: Result) -> str:
         """One row a weight that is not zero."""
