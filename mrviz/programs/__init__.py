@@ -4,6 +4,12 @@ from mrviz.programs import mappings
 from mrviz.programs.base import KernelBlock, Program
 from mrviz.programs.chain import Chain, linear_border
 from mrviz.programs.convolution import Convolution
+from mrviz.programs.forecasting import (
+    ForecastComparison,
+    ForecastScore,
+    compare_forecasts,
+    seasonal_naive,
+)
 from mrviz.programs.linear import Linear
 from mrviz.programs.low_rank import LowRankLinear
 from mrviz.programs.model import MAPPINGS, ReprogrammedModel, reprogram
@@ -17,6 +23,8 @@ __all__ = [
     "Border",
     "Chain",
     "Convolution",
+    "ForecastComparison",
+    "ForecastScore",
     "KernelBlock",
     "Linear",
     "LowRankLinear",
@@ -26,7 +34,9 @@ __all__ = [
     "ReprogrammedModel",
     "Scale",
     "build_program",
+    "compare_forecasts",
     "linear_border",
     "mappings",
     "reprogram",
+    "seasonal_naive",
 ]

@@ -15,7 +15,7 @@ from mrviz.programs.mappings import Frequency, Identity, Mapping, as_mapping
 from mrviz.programs.registry import build_program
 from mrviz.sources import SourceModel
 from mrviz.sources.base import evaluation_mode
-from mrviz.targets import Target
+from mrviz.targets import Target, kind_of
 
 MAPPINGS = ("frequency", "identity")
 """Mappings that :func:`reprogram` knows by name."""
@@ -193,9 +193,11 @@ def reprogram(
             for a low-rank program, or ``image_size=32``.
 
     Raises:
-        InputError: unknown names, options the program does not have, shapes that do not fit.
+        InputError: unknown names, options the program does not have, shapes that do not fit, or
+            a program by name between images and series.
     """
     if isinstance(program, str):
+        check_kinds(kind_of(source.input_shape), kind_of(target.shape))
         program = build_program(program, source.input_shape, target.shape, seed=seed, **options)
     elif options:
         raise InputError(f"options {sorted(options)} apply only to programs chosen by name")
@@ -221,3 +223,22 @@ def reprogram(
     return ReprogrammedModel(
         source, program, Frequency.fit(logits, target.y_train, target.n_classes)
     )
+
+
+def check_kinds(source: str | None, target: str | None) -> None:
+    """Checks that source and target are both of images or both of series.
+
+    Args:
+        source: kind of the source's inputs, "image" or "series"; ``None`` is not checked.
+        target: kind of the target's samples.
+
+    Raises:
+        InputError: images on one side and series on the other.
+    """
+    if source is not None and target is not None and source != target:
+        words = {"image": "images", "series": "series"}
+        raise InputError(
+            f"the source takes {words[source]}, but the target holds {words[target]}: choose two "
+            "of one kind, or pass a program of your own between them, such as "
+            "mrviz.programs.Linear(source.input_shape, target.shape)"
+        )

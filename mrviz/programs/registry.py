@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from mrviz.programs.linear import Linear
 from mrviz.programs.low_rank import LowRankLinear
 from mrviz.programs.prompts import Border, Overlay
 from mrviz.programs.scale import Scale
+from mrviz.targets.spec import kind_of
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class ProgramSpec:
         make: called with source shape, target shape and options.
         capacity: the option that chooses the capacity, where there is one.
         framed: whether the image must leave a frame of the canvas free.
+        takes: kinds of input that it works on.
     """
 
     label: str
     make: Callable[..., Program]
     capacity: str | None = None
     framed: bool = False
+    takes: tuple[str, ...] = ("image",)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -39,11 +42,15 @@ class ProgramSpec:
         names = inspect.signature(self.make).parameters
         return tuple(name for name in names if not name.endswith("_shape"))
 
+    def fits(self, target_shape: Sequence[int]) -> bool:
+        """Whether it works on inputs of this shape."""
+        return (kind_of(target_shape) or "other") in self.takes
+
 
 PROGRAMS: dict[str, ProgramSpec] = {
     "border": ProgramSpec("border", Border, Border.capacity_option, framed=True),
     "overlay": ProgramSpec("overlay", Overlay),
-    "linear": ProgramSpec("linear", Linear),
+    "linear": ProgramSpec("linear", Linear, takes=("image", "series", "other")),
     "linear_border": ProgramSpec(
         "linear + border", linear_border, Border.capacity_option, framed=True
     ),

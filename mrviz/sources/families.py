@@ -280,9 +280,7 @@ def _cnn(shape: tuple[int, ...], depth: int, width: int, n_classes: int) -> nn.M
     )
 
 
-def _vgg(
-    shape: tuple[int, ...], depth: int, width: int, groups: int, n_classes: int
-) -> nn.Module:
+def _vgg(shape: tuple[int, ...], depth: int, width: int, groups: int, n_classes: int) -> nn.Module:
     channels, height, breadth = shape
     _check_size("vgg", min(height, breadth), groups, 2**groups)
     layers: list[nn.Module] = []

@@ -56,6 +56,7 @@ class Fracast(nn.Module):
         Args:
             x: contexts (n, 1, length).
         """
+        head: Any = self.head
         context = x[:, 0]
         low = context.amin(1, keepdim=True)
         span = (context.amax(1, keepdim=True) - low).clamp(min=1e-5)
@@ -64,7 +65,7 @@ class Fracast(nn.Module):
         valid[:, CONTEXT - context.shape[1] :] = True
         with _full_precision(x.dtype):
             hidden = self._encoded(values, valid, context.shape[1])
-            found = self.head.forward_horizon(hidden, values[:, -1:], ctx=values, ctx_mask=valid)
+            found = head.forward_horizon(hidden, values[:, -1:], ctx=values, ctx_mask=valid)
         found = found[:, : self.horizon]
         return (found[..., QUANTILES // 2] if self.median else found.flatten(1)) * span + low
 
@@ -154,7 +155,8 @@ def load_fracast(horizon: int, *, median: bool, pretrained: bool, seed: int) -> 
             "the source 'fracast' needs the package fracast, which is not installed: "
             'pip install "mrviz[series]" or pip install fracast'
         ) from None
-    loaded = FracastModel.from_pretrained(weights="fp32")
+    with torch.random.fork_rng(devices=[]):  # its layers draw weights before they are loaded
+        loaded = FracastModel.from_pretrained(weights="fp32")
     core, head = loaded.core, loaded.head
     if not pretrained:
         _randomize(nn.ModuleList([core, head]), seed)

@@ -47,7 +47,6 @@ FORECASTS: Mapping[str, ForecastSpec] = MappingProxyType(
             ForecastSpec("airline", "Airline passengers, monthly", 144, 12),
             ForecastSpec("solar", "Solar power, half-hourly", 289, 48),
             ForecastSpec("blood-pressure", "Arterial blood pressure", 7501, 183),
-            ForecastSpec("daphnet", "Thigh acceleration while walking", 7040, 66),
         )
     }
 )
@@ -107,7 +106,7 @@ def load_forecast(
     """Cuts a bundled series into windows; see :func:`forecast_target`.
 
     Args:
-        name: "airline", "solar", "blood-pressure" or "daphnet", all from aeon; see
+        name: "airline", "solar" or "blood-pressure", all from aeon; see
             ``FORECASTS``.
         context: values before each forecast; default: two seasons, at least 24.
         horizon: values to forecast.
@@ -188,7 +187,9 @@ def forecast_target(
     ends.append(len(values))
     part = values[: ends[1]]
     if len(part) == 0 or float(part.max()) == float(part.min()):
-        raise InputError(f"the first {len(part)} values of the series, its training part, are equal")
+        raise InputError(
+            f"the first {len(part)} values of the series, its training part, are equal"
+        )
     offset, span = float(part.min()), float(part.max() - part.min())
     scaled = (values - offset) / span
     windows = {}
@@ -234,7 +235,6 @@ def load_series(name: str) -> np.ndarray:
         "airline": datasets.load_airline,
         "solar": datasets.load_solar,
         "blood-pressure": lambda: datasets.load_kdd_tsad_135()[0],
-        "daphnet": lambda: datasets.load_daphnet_s06r02e0()[0][:, 3],
     }
     try:
         values = np.asarray(loaders[name](), dtype=np.float64).ravel()
