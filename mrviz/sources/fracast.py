@@ -36,6 +36,9 @@ class Fracast(nn.Module):
     While the weights are frozen they are computed once for each and kept, which makes a gradient
     several times cheaper.
 
+    It computes in the precision of its weights. The package's layers called by themselves, as
+    the kernel of the source's own parameters does, round to float32 in front of their norms.
+
     Args:
         core: the package's encoder.
         head: the package's forecast head.

@@ -151,7 +151,7 @@ def own_split(
     Example:
         >>> labels = torch.tensor([0, 0, 0, 1, 1, 1, 0, 1])
         >>> [rows.tolist() for rows in own_split(labels, 6, None, 2, None, seed=0)]
-        [[4, 2, 5, 0], [3, 1], [6, 7]]
+        [[3, 0, 1, 4], [2, 5], [6, 7]]
     """
     first, rest = labels[:own_train], labels[own_train:]
     train, val, _ = balanced_split(first, n_train or 0, n_val, 0, seed)
