@@ -26,9 +26,9 @@ check: .venv/.dev
 	@echo "Lint" && $(BIN)/ruff check .
 	@echo "Types" && $(BIN)/mypy
 
-# benchmarks/prediction.py is a study of some 20 minutes and run by itself.
+# benchmarks/prediction.py and series.py take some 20 and 10 minutes and are run by themselves.
 bench: .venv/.lab .venv/.cluster
-	@set -e; for script in $(filter-out benchmarks/prediction.py,$(wildcard benchmarks/[!_]*.py)); do \
+	@set -e; for script in $(filter-out benchmarks/prediction.py benchmarks/series.py,$(wildcard benchmarks/[!_]*.py)); do \
 		test -e "$$script" || { echo "There are no benchmarks yet."; break; }; \
 		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); \
 	done

@@ -13,8 +13,9 @@ from mrviz._checks import as_device
 from mrviz._progress import CancelFlag, ProgressCallback
 from mrviz.errors import InputError
 from mrviz.programs import MAPPINGS, PROGRAMS, ReprogrammedModel, reprogram
+from mrviz.programs.model import check_kinds
 from mrviz.sources import SOURCES, SourceModel, load_source
-from mrviz.targets import TARGETS, Target, load_target
+from mrviz.targets import TARGETS, Target, kind_of, load_target
 from mrviz.targets.options import as_choice, as_count
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -26,11 +27,11 @@ SOURCE_OPTIONS = ("depth", "groups", "width", "input_size", "trained_on", "weigh
 
 HELP = {
     "source": "source model",
-    "depth": "depth (level) of a dnn, cnn, vgg or resnet",
+    "depth": "depth (level) of a source of a family",
     "groups": "groups of a vgg or resnet",
-    "width": "width of a dnn, cnn, vgg or resnet",
-    "input_size": "side of the source's input in pixels",
-    "trained_on": "data set a dnn, cnn, vgg or resnet is trained on",
+    "width": "width of a source of a family",
+    "input_size": "side of the source's input in pixels, or length of its series",
+    "trained_on": "data set a source of a family is trained on; images or series, as it takes",
     "weights": "weights of a pretrained source: pretrained or random",
     "target": "target data set",
     "n": "number of target training samples in the Gram",
@@ -44,6 +45,27 @@ HELP = {
     "seed": "seed of weights, programs and samples",
 }
 """What each choice is, for the command line."""
+
+DEFAULTS = {
+    "image": {"source": "efficientnet-lite0", "target": "mnist-5k", "program": "border"},
+    "series": {"source": "fcn", "target": "ucr:GunPoint", "program": "linear"},
+}
+"""What is chosen with a source or target of a kind where the rest does not fit it."""
+
+SHAPES = {"image": (1, 1, 1), "series": (1, 1)}
+"""The smallest shape of each kind."""
+
+
+def kind_of_source(source: str | SourceModel) -> str | None:
+    """The kind of a source's inputs, "image" or "series"; ``None`` for neither."""
+    if isinstance(source, str):
+        return SOURCES[source].kind
+    return kind_of(source.input_shape)
+
+
+def kind_of_target(target: str | Target) -> str | None:
+    """The kind of a target's samples, "image" or "series"; ``None`` for neither."""
+    return TARGETS[target].kind if isinstance(target, str) else kind_of(target.shape)
 
 
 @dataclass(frozen=True)
@@ -84,13 +106,16 @@ class Experiment:
         as_count(self.seed, "seed", 0)
         if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
             raise InputError(f"n must be a positive number of samples, got {self.n!r}")
+        if isinstance(self.program, str):
+            self._check_kinds(self.program)
 
     def changed(self, **choices: Any) -> Experiment:
         """The same experiment with other choices; what no longer applies goes to its default.
 
         Another source drops the options of the old one, and another source, target, program or
-        image size drops the capacity, unless they are among the choices. A target of one's own
-        lowers ``n`` to the samples it has.
+        image size drops the capacity, unless they are among the choices. A target lowers ``n`` to
+        the samples it has. A source for series brings a target and a program that fit it, where
+        the present ones do not, and so on for images and for targets.
 
         Raises:
             InputError: a choice that does not exist.
@@ -101,16 +126,54 @@ class Experiment:
             raise InputError(
                 f"no choice {', '.join(unknown)} here; the choices are {', '.join(names)}"
             )
-        dropped: dict[str, Any] = {}
+        dropped = self._fitting(choices)
+        choices = {**dropped, **choices}
         if "source" in choices:
             dropped |= dict.fromkeys(SOURCE_OPTIONS)
         if "program" in choices:
             dropped["image_size"] = None
         if GEOMETRY & set(choices):
             dropped["capacity"] = None
-        if isinstance(own := choices.get("target"), Target):
-            dropped["n"] = min(self.n, len(own.x_train))
+        if "target" in choices:
+            target = choices["target"]
+            if isinstance(target, Target):
+                dropped["n"] = min(self.n, len(target.x_train))
+            elif target in TARGETS:
+                dropped["n"] = min(self.n, TARGETS[target].most_train)
         return replace(self, **{**dropped, **choices})
+
+    def _check_kinds(self, program: str) -> None:
+        """Raises where source, target and program chosen by name do not take the same kind."""
+        if isinstance(self.source, str) or isinstance(self.target, str):
+            check_kinds(kind_of_source(self.source), kind_of_target(self.target))
+        shape = self.target.shape if isinstance(self.target, Target) else TARGETS[self.target].shape
+        if kind_of(shape) == "series" and not PROGRAMS[program].fits(shape):
+            fitting = ", ".join(name for name, spec in PROGRAMS.items() if spec.fits(shape))
+            raise InputError(
+                f"program {program!r} does not work on series, which the target holds: choose one "
+                f"of {fitting}"
+            )
+
+    def _fitting(self, choices: dict[str, Any]) -> dict[str, Any]:
+        """Source, target and program of the kind that was chosen, where the present do not fit."""
+        chosen = [name for name in ("source", "target") if name in choices]
+        kinds = {"source": kind_of_source, "target": kind_of_target}
+        known: dict[str, Any] = {"source": SOURCES, "target": TARGETS}
+        if not chosen or any(
+            isinstance(choices[name], str) and choices[name] not in known[name] for name in chosen
+        ):
+            return {}
+        kind = kinds[chosen[0]](choices[chosen[0]])
+        if kind is None:
+            return {}
+        found: dict[str, Any] = {}
+        for name in ("source", "target"):
+            if name not in choices and kinds[name](getattr(self, name)) not in (kind, None):
+                found[name] = DEFAULTS[kind][name]
+        named = "program" not in choices and isinstance(self.program, str)
+        if named and not PROGRAMS[str(self.program)].fits(SHAPES[kind]):
+            found["program"] = DEFAULTS[kind]["program"]
+        return found
 
     @property
     def class_names(self) -> tuple[str, ...]:

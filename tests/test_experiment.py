@@ -209,3 +209,26 @@ def test_fewer_samples_than_classes_are_named_as_the_user_knows_them():
         mrviz.InputError, match="n must be at least 10, one sample for each class of digits, got 5"
     ):
         Experiment(target="digits", n=5).load_target()
+
+
+def test_a_source_for_series_brings_what_fits_it():
+    series = Experiment().changed(source="fcn")
+    assert (series.target, series.program) == ("ucr:GunPoint", "linear")
+    assert series.changed(source="resnet1d", target="ucr:ArrowHead").program == "linear"
+    assert series.changed(target="digits").source == "efficientnet-lite0"
+    assert Experiment(n=200).changed(target="ucr:GunPoint").n == 134
+    back = series.changed(source="cnn", program="overlay")
+    assert (back.target, back.program) == ("mnist-5k", "overlay")
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"source": "fcn"}, "the source takes series, but the target holds images"),
+        ({"target": "ucr:GunPoint"}, "the source takes images, but the target holds series"),
+        ({"source": "fcn", "target": "ucr:GunPoint"}, "'border' does not work on series"),
+    ],
+)
+def test_images_and_series_do_not_mix(choices, message):
+    with pytest.raises(InputError, match=message):
+        Experiment(**choices)

@@ -14,14 +14,14 @@ from mrviz.errors import MrvizError
 from mrviz.experiment import DTYPES, HELP, Experiment
 from mrviz.programs import MAPPINGS, PROGRAMS
 from mrviz.sources import SOURCES
-from mrviz.targets import TARGETS
+from mrviz.targets import FORECASTS, TARGETS
 from mrviz.theory import ICONS
 from mrviz.workbench import Result, Workbench
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "source": tuple(SOURCES),
     "target": tuple(TARGETS),
-    "trained_on": tuple(TARGETS),
+    "trained_on": (*TARGETS, *FORECASTS),
     "weights": ("pretrained", "random"),
     "mapping": tuple(MAPPINGS),
     "dtype": tuple(DTYPES),

@@ -25,6 +25,12 @@ from mrviz.programs.lag_affine import LagAffine
 
 # isort: on
 from mrviz.programs import mappings
+from mrviz.programs.forecasting import (
+    ForecastComparison,
+    ForecastScore,
+    compare_forecasts,
+    seasonal_naive,
+)
 from mrviz.programs.mappings import MAPPINGS, MappingSpec
 from mrviz.programs.model import ReprogrammedModel, reprogram
 from mrviz.programs.parts import Part
@@ -39,6 +45,8 @@ __all__ = [
     "Border",
     "Chain",
     "Convolution",
+    "ForecastComparison",
+    "ForecastScore",
     "FrequencyPrompt",
     "KernelBlock",
     "Kind",
@@ -58,9 +66,11 @@ __all__ = [
     "ScaledBorder",
     "SeriesPadding",
     "build_program",
+    "compare_forecasts",
     "linear_border",
     "mappings",
     "program",
     "register",
     "reprogram",
+    "seasonal_naive",
 ]

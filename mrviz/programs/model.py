@@ -27,7 +27,7 @@ from mrviz.programs.mappings import (
 from mrviz.programs.registry import PROGRAMS, build_program
 from mrviz.sources import SourceModel
 from mrviz.sources.base import evaluation_mode
-from mrviz.targets import Target
+from mrviz.targets import Target, kind_of
 
 if TYPE_CHECKING:
     from mrviz.programs.fit import Fit
@@ -277,10 +277,12 @@ def reprogram(
             mapping, ``ratio=0.3`` for BLM+, ``m=4`` for one that averages.
 
     Raises:
-        InputError: unknown names, options the program does not have, shapes that do not fit.
+        InputError: unknown names, options the program does not have, shapes that do not fit, or
+            a program by name between images and series.
     """
     own, of_mapping = _split(program, mapping, options)
     if isinstance(program, str):
+        check_kinds(kind_of(source.input_shape), kind_of(target.shape))
         program = build_program(program, source.input_shape, target.shape, seed=seed, **own)
     if isinstance(mapping, str):
         data = MappingData(
@@ -332,3 +334,22 @@ def _split(
         {name: value for name, value in options.items() if name in own},
         {name: value for name, value in options.items() if name in its},
     )
+
+
+def check_kinds(source: str | None, target: str | None) -> None:
+    """Checks that source and target are both of images or both of series.
+
+    Args:
+        source: kind of the source's inputs, "image" or "series"; ``None`` is not checked.
+        target: kind of the target's samples.
+
+    Raises:
+        InputError: images on one side and series on the other.
+    """
+    if source is not None and target is not None and source != target:
+        words = {"image": "images", "series": "series"}
+        raise InputError(
+            f"the source takes {words[source]}, but the target holds {words[target]}: choose two "
+            "of one kind, or pass a program of your own between them, such as "
+            "mrviz.programs.Linear(source.input_shape, target.shape)"
+        )

@@ -1,4 +1,4 @@
-"""Frozen source models: any torch module, the paper's families, pretrained networks."""
+"""Frozen source models: any torch module, families of networks, pretrained ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from mrviz._progress import CancelFlag, Progress, ProgressCallback
 from mrviz.errors import InputError
 from mrviz.sources.base import SourceModel
 from mrviz.sources.families import FAMILIES, Range, SourceSpec, build_family
+from mrviz.sources.forecasters import FORECASTERS, load_forecaster
 from mrviz.sources.pretrained import PRETRAINED, efficientnet
 from mrviz.sources.training import TrainedSource, TrainingReport, train_source
 from mrviz.targets.options import as_choice, as_count
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 
-SOURCES: Mapping[str, SourceSpec] = MappingProxyType(FAMILIES | PRETRAINED)
+SOURCES: Mapping[str, SourceSpec] = MappingProxyType(FAMILIES | PRETRAINED | FORECASTERS)
 """Everything ``load_source`` can load, with the options that apply and their ranges."""
 
 
@@ -48,33 +49,48 @@ def load_source(
     trained_on: str | None = None,
     epochs: int | None = None,
     weights: str | None = None,
+    horizon: int | None = None,
+    output: str | None = None,
     seed: int = 0,
     progress: ProgressCallback | bool | None = None,
     cancel: CancelFlag | None = None,
 ) -> SourceModel:
-    """Builds a source model: one of the paper's families, or a pretrained network.
+    """Builds a source model: a network of a family, a pretrained one, or a forecaster.
 
     The families have no BatchNorm. Weights start as N(0, 2 / fan-in), biases as N(0, 0.1), and
     the residual branches of a ResNet with k blocks are scaled by 1/√k, which keeps activations
     of order one at any depth. The defaults suit a laptop; the paper's widths are 2048 (dnn),
-    512 (cnn) and 32 (vgg, resnet). ``SOURCES`` lists all options with defaults and ranges.
+    512 (cnn) and 32 (vgg, resnet), those of Wang et al. (2017) 128 (fcn) and 64 (resnet1d).
+    ``SOURCES`` lists all options with defaults and ranges.
+
+    Forecasters take a context (1, input_size) and give ``horizon`` values in its units. They
+    scale each context by its own smallest and largest value.
 
     Args:
-        name: "dnn", "cnn", "vgg", "resnet", or "efficientnet-lite0", "-lite1", "-lite2".
+        name: for images "dnn", "cnn", "vgg", "resnet", or "efficientnet-lite0", "-lite1",
+            "-lite2"; for series "fcn", "resnet1d", or the forecasters "fracast" (pretrained) and
+            "conv-forecaster".
         depth: dnn: number of weight layers (1 = linear). cnn: number of 3 × 3 convolutions before
             the dense layer. vgg: convolutions per group. resnet: residual blocks per group.
+            fcn, conv-forecaster: convolutions. resnet1d: residual blocks of three convolutions.
         groups: vgg: number of groups, each followed by 2 × 2 max-pooling. resnet: number of
             groups, with stride 2 between them. Each group doubles the channels.
-        width: hidden units (dnn) or channels (cnn; vgg and resnet: of the first group).
-        input_size: height and width of the input in pixels. Default: that of the training data,
-            else 32; for EfficientNet 64, at least 32 (native: 224, 240, 260).
+        width: hidden units (dnn) or channels (cnn; vgg and resnet: of the first group; fcn: of
+            the first and last convolution; resnet1d: of the first block).
+        input_size: height and width of the input in pixels, or length of a series. Default: that
+            of the training data, else 32 (series 128); for EfficientNet 64, at least 32 (native:
+            224, 240, 260); for fracast 96, at most 2048; for a conv-forecaster 48.
         channels: channels of the input. Default: those of the training data, else 1.
         n_classes: number of outputs. Default: those of the training data, else 10.
-        trained_on: "digits" or "mnist-5k" trains with Adam on three quarters of that data set,
-            resized bilinearly to ``input_size``, and keeps the epoch with the best validation
-            accuracy. Weights are cached. Default: random weights.
+        trained_on: "digits" or "mnist-5k", for series a UCR set such as "ucr:GunPoint": trains
+            with Adam on three quarters of that data set, resized linearly to ``input_size``, and
+            keeps the epoch with the best validation accuracy. conv-forecaster: a series such as
+            "airline", whose first 60 % it is trained on with squared loss. Weights are cached.
+            Default: random weights.
         epochs: passes over the training data; 0 keeps the initial weights.
-        weights: EfficientNet: "pretrained" (ImageNet) or "random".
+        weights: EfficientNet: "pretrained" (ImageNet) or "random"; fracast: the same.
+        horizon: forecasters: values to forecast; default: 12. fracast: at most 48.
+        output: fracast: "median", or "quantiles" 0.1 to 0.9, nine outputs for each value.
         seed: of random weights and of the training; pretrained weights do not depend on it.
         progress: callback (done, total, label), True or None for a text bar, False for silence.
         cancel: flag with ``is_set()`` that ends the work with ``Cancelled``.
@@ -82,7 +98,7 @@ def load_source(
     Returns:
         The source for inputs in [0, 1]. It normalises them itself: by the mean and standard
         deviation of its training data, else to [-1, 1]. A source trained here is a
-        ``TrainedSource`` with ``test_data`` and ``training_report``.
+        ``TrainedSource`` with ``training_report`` and, unless it forecasts, ``test_data``.
 
     Raises:
         InputError: unknown name, or an option with a wrong value or that does not apply.
@@ -105,8 +121,12 @@ def load_source(
         trained_on=trained_on,
         epochs=epochs,
         weights=weights,
+        horizon=horizon,
+        output=output,
     )
     seed = as_count(seed, "seed", 0)
+    if name in FORECASTERS:
+        return load_forecaster(name, given, seed, progress, cancel)
     if spec.pretrained:
         with Progress(1, f"Loading {name}", progress, cancel) as bar:
             source = efficientnet(
@@ -149,12 +169,13 @@ def _load_family(
     if data is not None:
         values |= _fixed_by_data(data, given)
     elif "epochs" in given:
-        raise InputError("epochs applies only together with trained_on='digits' or 'mnist-5k'")
+        first = next(name for name in spec.choices["trained_on"] if name is not None)
+        raise InputError(f"epochs applies only together with trained_on, such as {first!r}")
     values |= given
     linear = spec.name == "dnn" and values["depth"] == 1
     if linear and "width" in given:
         raise InputError("width does not apply to a dnn of depth 1, which is linear: leave it out")
-    size, channels = values["input_size"], values["channels"]
+    shape = (values["channels"], *[values["input_size"]] * (2 if spec.kind == "image" else 1))
     network_options = {
         "depth": values["depth"],
         "width": None if linear else values["width"],
@@ -164,7 +185,7 @@ def _load_family(
     }
 
     def build() -> Any:
-        return build_family(spec.name, (channels, size, size), **network_options)
+        return build_family(spec.name, shape, **network_options)
 
     shown = [f"{key} {network_options[key]}" for key in ("depth", "width", "groups")]
     name = ", ".join([spec.name, *(text for text in shown if not text.endswith("None"))])
@@ -172,7 +193,7 @@ def _load_family(
         with Progress(1, f"Building {name}", progress, cancel) as bar:
             source = SourceModel(
                 build(),
-                (channels, size, size),
+                shape,
                 name=f"{name}, random weights, seed {seed}",
                 normalize=((0.5,), (0.5,)),
             )
@@ -180,11 +201,11 @@ def _load_family(
         return source
     return train_source(
         build,
-        {"family": spec.name, "channels": channels, **network_options},
+        {"family": spec.name, "channels": values["channels"], **network_options},
         name=f"{name}, trained on {data}, seed {seed}",
-        label=f"{spec.name}-{data}",
+        label=f"{spec.name}-{data.replace(':', '-')}",
         data=data,
-        input_size=size,
+        input_size=values["input_size"],
         epochs=values["epochs"],
         seed=seed,
         progress=progress,
@@ -202,4 +223,4 @@ def _fixed_by_data(data: str, given: dict[str, Any]) -> dict[str, int]:
                 f"{key}={given[key]} contradicts trained_on={data!r}, which has {value}: leave "
                 f"{key} out"
             )
-    return {"input_size": spec.shape[1], **fixed}
+    return {"input_size": spec.shape[-1], **fixed}

@@ -1,4 +1,4 @@
-"""The paper's source families (DNN, CNN, VGG, ResNet) without BatchNorm, NTK-style weights."""
+"""Source families without BatchNorm, NTK-style weights: the paper's and two for series."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mrviz.errors import InputError
+from mrviz.sources.series import fcn, resnet1d
 from mrviz.targets.raw import TARGETS
 
 WEIGHT_VARIANCE = 2.0
@@ -47,6 +48,7 @@ class SourceSpec:
         pretrained: whether it comes with weights.
         ranges: the whole-number options that apply, by name.
         choices: the other options that apply, by name, each with its values, default first.
+        kind: of its inputs, "image" or "series".
     """
 
     name: str
@@ -54,6 +56,7 @@ class SourceSpec:
     pretrained: bool
     ranges: Mapping[str, Range]
     choices: Mapping[str, tuple[str | None, ...]]
+    kind: str = "image"
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -61,22 +64,34 @@ class SourceSpec:
         return (*self.ranges, *self.choices)
 
 
-def _family(name: str, label: str, depth: Range, width: Range, groups: Range | None) -> SourceSpec:
+_SIZES = {
+    "image": Range(32, 1, 112, "height and width of the input in pixels"),
+    "series": Range(128, 1, 512, "length of the input series"),
+}
+
+_EPOCHS = {"image": (15, 0, 50), "series": (100, 0, 300)}
+
+
+def _family(
+    name: str, label: str, depth: Range, width: Range, groups: Range | None, kind: str = "image"
+) -> SourceSpec:
+    data = (name for name, spec in TARGETS.items() if spec.kind == kind)
     ranges = {
         "depth": depth,
         "groups": groups,
         "width": width,
-        "input_size": Range(32, 1, 112, "height and width of the input in pixels"),
+        "input_size": _SIZES[kind],
         "channels": Range(1, 1, 3, "channels of the input"),
         "n_classes": Range(10, 1, 100, "number of outputs"),
-        "epochs": Range(15, 0, 50, "passes over the training data; 0 keeps the initial weights"),
+        "epochs": Range(*_EPOCHS[kind], "passes over the training data; 0 keeps the weights"),
     }
     return SourceSpec(
         name=name,
         label=label,
         pretrained=False,
         ranges=MappingProxyType({k: r for k, r in ranges.items() if r is not None}),
-        choices=MappingProxyType({"trained_on": (None, *TARGETS)}),
+        choices=MappingProxyType({"trained_on": (None, *data)}),
+        kind=kind,
     )
 
 
@@ -111,8 +126,24 @@ FAMILIES: dict[str, SourceSpec] = {
         width=_GROUP_WIDTH,
         groups=Range(2, 1, 4, "groups of residual blocks, stride 2 between groups"),
     ),
+    "fcn": _family(
+        "fcn",
+        "FCN for series",
+        depth=Range(3, 1, 6, "convolutions of length 8, 5, then 3"),
+        width=Range(32, 1, 128, "channels of the first and last convolution; others have twice"),
+        groups=None,
+        kind="series",
+    ),
+    "resnet1d": _family(
+        "resnet1d",
+        "ResNet for series",
+        depth=Range(3, 1, 6, "residual blocks of three convolutions"),
+        width=Range(16, 1, 64, "channels of the first block; others have twice as many"),
+        groups=None,
+        kind="series",
+    ),
 }
-"""The paper's families with their options."""
+"""The families with their options: the paper's, and two for series (Wang et al. 2017)."""
 
 
 class ResidualBlock(nn.Module):
@@ -147,7 +178,7 @@ class ResidualBlock(nn.Module):
 
 def build_family(
     name: str,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     *,
     depth: int,
     width: int | None,
@@ -155,17 +186,18 @@ def build_family(
     n_classes: int,
     seed: int,
 ) -> nn.Module:
-    """Builds a network of one of the paper's families with random weights.
+    """Builds a network of one of the families with random weights.
 
     Every weight is drawn from N(0, 2 / fan-in) and every bias from N(0, 0.1). The global random
     state of torch is neither used nor changed.
 
     Args:
-        name: "dnn", "cnn", "vgg" or "resnet".
-        input_shape: (channels, height, width) of one input.
-        depth: dnn: weight layers; cnn: convolutions; vgg: convolutions per group; resnet:
-            residual blocks per group.
-        width: hidden units or channels (vgg, resnet: of the first group); None for a linear dnn.
+        name: "dnn", "cnn", "vgg" or "resnet" for images, "fcn" or "resnet1d" for series.
+        input_shape: (channels, height, width) or (channels, length) of one input.
+        depth: dnn: weight layers; cnn, fcn: convolutions; vgg: convolutions per group; resnet:
+            residual blocks per group; resnet1d: residual blocks.
+        width: hidden units or channels (vgg, resnet, resnet1d: of the first group or block);
+            None for a linear dnn.
         groups: vgg and resnet: number of groups; None for the others.
         n_classes: number of outputs.
         seed: of the weights.
@@ -190,6 +222,10 @@ def build_family(
             network = _cnn(input_shape, depth, width or 1, n_classes)
         elif name == "vgg":
             network = _vgg(input_shape, depth, width or 1, groups or 1, n_classes)
+        elif name == "fcn":
+            network = fcn(input_shape[0], depth, width or 1, n_classes)
+        elif name == "resnet1d":
+            network = resnet1d(input_shape[0], depth, width or 1, n_classes)
         else:
             network = _resnet(input_shape, depth, width or 1, groups or 1, n_classes)
     network.to_empty(device="cpu")
@@ -213,7 +249,7 @@ def draw_weights(network: nn.Module, generator: torch.Generator) -> None:
     """Redraws all dense and convolution layers: weights N(0, 2 / fan-in), biases N(0, 0.1)."""
     with torch.no_grad():
         for layer in network.modules():
-            if isinstance(layer, nn.Linear | nn.Conv2d):
+            if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
                 fan_in = layer.weight[0].numel()
                 layer.weight.normal_(0, math.sqrt(WEIGHT_VARIANCE / fan_in), generator=generator)
                 if layer.bias is not None:
@@ -235,7 +271,7 @@ def _convolutions(channels_in: int, channels_out: int, depth: int) -> list[nn.Mo
     return layers
 
 
-def _cnn(shape: tuple[int, int, int], depth: int, width: int, n_classes: int) -> nn.Module:
+def _cnn(shape: tuple[int, ...], depth: int, width: int, n_classes: int) -> nn.Module:
     channels, height, breadth = shape
     return nn.Sequential(
         *_convolutions(channels, width, depth),
@@ -244,9 +280,7 @@ def _cnn(shape: tuple[int, int, int], depth: int, width: int, n_classes: int) ->
     )
 
 
-def _vgg(
-    shape: tuple[int, int, int], depth: int, width: int, groups: int, n_classes: int
-) -> nn.Module:
+def _vgg(shape: tuple[int, ...], depth: int, width: int, groups: int, n_classes: int) -> nn.Module:
     channels, height, breadth = shape
     _check_size("vgg", min(height, breadth), groups, 2**groups)
     layers: list[nn.Module] = []
@@ -257,7 +291,7 @@ def _vgg(
 
 
 def _resnet(
-    shape: tuple[int, int, int], depth: int, width: int, groups: int, n_classes: int
+    shape: tuple[int, ...], depth: int, width: int, groups: int, n_classes: int
 ) -> nn.Module:
     _check_size("resnet", min(shape[1:]), groups, 2 ** (groups - 1))
     scale = 1 / math.sqrt(depth * groups)

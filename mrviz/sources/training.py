@@ -35,11 +35,16 @@ class TrainingReport:
         n_train: number of training samples.
         n_val: number of validation samples, which chose the epoch.
         n_test: number of test samples, used for ``test_accuracy`` only.
-        train_loss: mean cross-entropy of each epoch, measured while training.
-        val_accuracy: validation accuracy before training and after each epoch, 0 to 1.
+        train_loss: mean loss of each epoch, measured while training: cross-entropy, for
+            forecasters the squared error.
+        val_accuracy: validation accuracy before training and after each epoch, 0 to 1; empty
+            for forecasters.
         best_epoch: number of epochs behind the weights that were kept; 0 = no training.
-        test_accuracy: test accuracy of the weights that were kept.
+        test_accuracy: test accuracy of the weights that were kept; ``None`` for forecasters.
         seconds: time the training took.
+        val_loss: of forecasters, mean squared validation error before training and after each
+            epoch.
+        test_loss: of forecasters, mean squared test error of the weights that were kept.
     """
 
     data: str
@@ -49,8 +54,10 @@ class TrainingReport:
     train_loss: tuple[float, ...]
     val_accuracy: tuple[float, ...]
     best_epoch: int
-    test_accuracy: float
+    test_accuracy: float | None
     seconds: float
+    val_loss: tuple[float, ...] = ()
+    test_loss: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes as JSON values."""
@@ -75,7 +82,7 @@ class TrainedSource(SourceModel):
 
 @dataclass(frozen=True)
 class SourceData:
-    """A data set split and resized for training: images in [0, 1] and labels."""
+    """A data set split and resized for training: images or series, and labels."""
 
     train: tuple[Tensor, Tensor]
     val: tuple[Tensor, Tensor]
@@ -93,8 +100,8 @@ class SourceData:
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel of the training images."""
-        x = self.train[0].double()
-        return x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).tolist()
+        x = self.train[0].double().transpose(0, 1).flatten(1)
+        return x.mean(1).tolist(), x.std(1).tolist()
 
 
 def train_source(
@@ -121,7 +128,7 @@ def train_source(
         name: name of the source.
         label: start of the cache file's name.
         data: a key of ``TARGETS``.
-        input_size: height and width of the inputs; the images are resized to it.
+        input_size: height and width, or length, of the inputs; the samples are resized to it.
         epochs: passes over the training data; 0 keeps the initial weights.
         seed: of the order of the samples.
         progress: reports batches; see :class:`~mrviz._progress.Progress`.
@@ -184,7 +191,8 @@ def _fit(
     bar: Progress,
 ) -> TrainingReport:
     start = time.perf_counter()
-    mean, std = (torch.tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for v in normalize)
+    channels = (-1,) + (1,) * (samples.train[0].ndim - 2)
+    mean, std = (torch.tensor(v, dtype=torch.float32).reshape(channels) for v in normalize)
     (x, y), (x_val, y_val), (x_test, y_test) = (
         ((x - mean) / std, y) for x, y in (samples.train, samples.val, samples.test)
     )
@@ -231,8 +239,20 @@ def _evaluate(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
 
 
 def resized(x: Tensor, size: int) -> Tensor:
-    """Images (n, c, size, size) from images (n, c, h, w) in [0, 1], bilinear."""
+    """Images (n, c, size, size) in [0, 1] or series (n, c, size), bilinear or linear.
+
+    Pixels and steps count from their centres; what shrinks is smoothed first.
+
+    Args:
+        x: images (n, c, h, w) in [0, 1], or series (n, c, length).
+        size: height and width, or length, of the result.
+    """
+    if x.ndim == 3:
+        return x if x.shape[-1] == size else _interpolated(x[:, :, None], (1, size))[:, :, 0]
     if tuple(x.shape[-2:]) == (size, size):
         return x
-    images = F.interpolate(x, (size, size), mode="bilinear", antialias=size < x.shape[-1])
-    return images.clamp(0, 1)
+    return _interpolated(x, (size, size)).clamp(0, 1)
+
+
+def _interpolated(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size, mode="bilinear", antialias=size[1] < x.shape[-1])

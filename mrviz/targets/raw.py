@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,38 +14,10 @@ from torch import Tensor
 
 from mrviz.errors import InputError, MissingDataError
 from mrviz.targets.options import as_choice
+from mrviz.targets.spec import RawData, TargetSpec
+from mrviz.targets.ucr import UCR, load_ucr
 
 DIGIT_NAMES = tuple(str(digit) for digit in range(10))
-
-
-@dataclass(frozen=True)
-class TargetSpec:
-    """What an interface needs to know about a data set before loading it.
-
-    Attributes:
-        name: the name to pass to ``load_target``.
-        label: name for people.
-        shape: shape of one sample, (channels, height, width).
-        n_samples: number of samples.
-        per_class: number of samples of the rarest class; balanced splits hold at most this many
-            samples of each class together.
-        classes: names of the classes.
-    """
-
-    name: str
-    label: str
-    shape: tuple[int, ...]
-    n_samples: int
-    per_class: int
-    classes: tuple[str, ...]
-
-
-class RawData(NamedTuple):
-    """Images x (N, c, h, w) float32 in [0, 1], labels y (N,) int64, names of the classes."""
-
-    x: Tensor
-    y: Tensor
-    classes: tuple[str, ...]
 
 
 TARGETS: Mapping[str, TargetSpec] = MappingProxyType(
@@ -57,6 +28,7 @@ TARGETS: Mapping[str, TargetSpec] = MappingProxyType(
             TargetSpec("mnist-5k", "MNIST, 5,000 images", (1, 28, 28), 5000, 500, DIGIT_NAMES),
         )
     }
+    | UCR
 )
 """The data sets that ``load_target`` and ``load_source(trained_on=…)`` know."""
 
@@ -69,7 +41,8 @@ def load_raw(name: str) -> RawData:
         name: a key of ``TARGETS``.
 
     Returns:
-        Images in [0, 1], labels and class names, in the data set's own order.
+        Images in [0, 1] or series (see :func:`~mrviz.targets.ucr.load_ucr`), labels and class
+        names, in the data set's own order.
 
     Raises:
         InputError: unknown name.
@@ -80,6 +53,8 @@ def load_raw(name: str) -> RawData:
         torch.Size([1797, 1, 8, 8])
     """
     spec = TARGETS[as_choice(name, TARGETS, "name")]
+    if name in UCR:
+        return load_ucr(name)
     images, labels, white = _digits() if name == "digits" else _mnist()
     x = torch.as_tensor(images, dtype=torch.float32).reshape(-1, *spec.shape) / white
     return RawData(x, torch.as_tensor(labels, dtype=torch.int64), spec.classes)
@@ -87,7 +62,7 @@ def load_raw(name: str) -> RawData:
 
 @cache
 def content_hash(name: str) -> str:
-    """SHA-256 of a data set's images and labels."""
+    """SHA-256 of a data set's samples and labels."""
     raw = load_raw(name)
     digest = hashlib.sha256(raw.x.numpy().tobytes())
     digest.update(raw.y.numpy().tobytes())
@@ -122,7 +97,7 @@ def balanced_split(
     values = labels.numpy()
     n_classes = int(values.max()) + 1
     shuffled = [rng.permutation(np.flatnonzero(values == c)) for c in range(n_classes)]
-    rounds = -(-max(n_train, n_val, n_test) // n_classes)
+    rounds = max(1, -(-max(n_train, n_val, n_test) // n_classes))
     order = np.concatenate([rng.permutation(n_classes) for _ in range(rounds)])
     counts = {
         split: np.bincount(order[:n], minlength=n_classes)
@@ -148,6 +123,59 @@ def balanced_split(
         return torch.tensor([int(shuffled[c][start[c] + k]) for c, k in picks], dtype=torch.int64)
 
     return rows("train", n_train), rows("val", n_val), rows("test", n_test)
+
+
+def own_split(
+    labels: Tensor, own_train: int, n_train: int | None, n_val: int, n_test: int | None, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Row numbers of splits that keep a data set's own training and test samples apart.
+
+    Training and validation samples are drawn from the first ``own_train`` rows, test samples
+    from the others, class-balanced as in :func:`balanced_split` where a number is given.
+
+    Args:
+        labels: class of each row (N,).
+        own_train: rows of the data set's own training split.
+        n_train: number of training samples; ``None``: all that validation leaves, the classes
+            in turn as long as they last.
+        n_val: number of validation samples.
+        n_test: number of test samples; ``None``: all, in the data set's order.
+        seed: of the shuffling.
+
+    Returns:
+        Three int64 tensors (n_train,), (n_val,), (n_test,).
+
+    Raises:
+        InputError: a class has fewer samples than asked for.
+
+    Example:
+        >>> labels = torch.tensor([0, 0, 0, 1, 1, 1, 0, 1])
+        >>> [rows.tolist() for rows in own_split(labels, 6, None, 2, None, seed=0)]
+        [[3, 0, 1, 4], [2, 5], [6, 7]]
+    """
+    first, rest = labels[:own_train], labels[own_train:]
+    train, val, _ = balanced_split(first, n_train or 0, n_val, 0, seed)
+    if n_train is None:
+        free = torch.ones(own_train, dtype=torch.bool)
+        free[val] = False
+        train = _in_turn(first, free.nonzero().flatten(), seed)
+    if n_test is None:
+        test = torch.arange(len(rest))
+    else:
+        test = balanced_split(rest, 0, 0, n_test, seed)[2]
+    return train, val, own_train + test
+
+
+def _in_turn(labels: Tensor, rows: Tensor, seed: int) -> Tensor:
+    """Rows shuffled, then one of each class after the other until none is left."""
+    rng = np.random.default_rng(seed)
+    shuffled = rows.numpy()[rng.permutation(len(rows))]
+    seen: dict[int, int] = {}
+    turns = []
+    for label in labels[torch.as_tensor(shuffled)].tolist():
+        turns.append(seen.get(label, 0))
+        seen[label] = turns[-1] + 1
+    return torch.as_tensor(shuffled[np.argsort(turns, kind="stable")])
 
 
 def _digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float]:

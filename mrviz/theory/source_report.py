@@ -21,6 +21,7 @@ from mrviz.sources.families import FAMILIES
 from mrviz.sources.training import resized
 from mrviz.spectrum import spectrum
 from mrviz.targets.options import as_choice, as_count
+from mrviz.targets.spec import kind_of
 from mrviz.theory.factors import needed
 from mrviz.theory.kernel_regime import KernelRegimeSource
 from mrviz.theory.strength import (
@@ -35,11 +36,11 @@ from mrviz.theory.strength import (
     source_strength,
 )
 
-WIDTHS = {"dnn": 256, "cnn": 16, "vgg": 8, "resnet": 8}
+WIDTHS = {"dnn": 256, "cnn": 16, "vgg": 8, "resnet": 8, "fcn": 16, "resnet1d": 8}
 """Width of the networks of a depth curve where none is asked for."""
 
-LARGEST_INPUTS = {"dnn": 32, "cnn": 16, "vgg": 16, "resnet": 16}
-"""Side in pixels to which larger images are shrunk for a depth curve where none is asked for."""
+LARGEST_INPUTS = {"dnn": 32, "cnn": 16, "vgg": 16, "resnet": 16, "fcn": 128, "resnet1d": 128}
+"""Side or length to which larger samples are shrunk for a depth curve where none is asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +147,7 @@ class DepthPoint:
     """λ_min[K_S] of random networks of one depth.
 
     Attributes:
-        family: "dnn", "cnn", "vgg" or "resnet".
+        family: a key of :data:`~mrviz.sources.families.FAMILIES`.
         depth: as in :func:`~mrviz.load_source`.
         strengths: one for each kind of kernel; "empirical" holds the draws of all weight seeds,
             one seed after the other.
@@ -196,13 +197,14 @@ def strength_over_depth(
     input is dearer: a cnn takes about four times as long at 32 pixels as at 16.
 
     Args:
-        family: "dnn", "cnn", "vgg" or "resnet".
+        family: "dnn", "cnn", "vgg" or "resnet" for images, "fcn" or "resnet1d" for series.
         depths: in the order in which they are measured; ``None``: those of the family's slider.
-        data: images (n, c, h, w) in [0, 1] and labels of the source's task.
-        width: hidden units or channels; default: 256 (dnn), 16 (cnn), 8 (vgg, resnet). A
-            dnn of depth 1 has none.
-        input_size: side in pixels to which the images are resized; default: their own, at most
-            32 (dnn) or 16 (the others).
+        data: images (n, c, h, w) in [0, 1] or series (n, c, length), and labels of the source's
+            task.
+        width: hidden units or channels; default: 256 (dnn), 16 (cnn, fcn), 8 (vgg, resnet,
+            resnet1d). A dnn of depth 1 has none.
+        input_size: side in pixels, or length, to which the samples are resized; default: their
+            own, at most 32 (dnn), 128 (fcn, resnet1d) or 16 (the others).
         weight_seeds: seeds of the random weights of the empirical kernels.
         kinds: "empirical" and "infinite-width"; default: those that the family has (dnn and cnn
             have both).
@@ -276,10 +278,12 @@ def _kinds(family: str, kinds: Sequence[str] | None) -> list[str]:
 
 
 def _images(family: str, data: SourceData, input_size: int | None) -> tuple[Tensor, Tensor]:
-    """Square images and labels."""
+    """Square images, or series, and labels."""
     x = as_samples(data[0], "data[0]", dtype=torch.float32)
-    if x.ndim != 4:
-        raise InputError(f"data[0] must hold images (n, c, h, w), got shape {tuple(x.shape)}")
+    kind = FAMILIES[family].kind
+    if kind_of(x.shape[1:]) != kind:
+        wanted = "images (n, c, h, w)" if kind == "image" else "series (n, c, length)"
+        raise InputError(f"data[0] must hold {wanted}, got shape {tuple(x.shape)}")
     y = as_labels(data[1], "data[1]", len(x)).cpu()
     if input_size is None:
         size = min(max(x.shape[2:]), LARGEST_INPUTS[family])

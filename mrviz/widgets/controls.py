@@ -11,10 +11,18 @@ import ipywidgets as w
 import torch
 from torch import nn
 
-from mrviz.experiment import DTYPES, GEOMETRY, Experiment
+from mrviz.experiment import (
+    DEFAULTS,
+    DTYPES,
+    GEOMETRY,
+    SHAPES,
+    Experiment,
+    kind_of_source,
+    kind_of_target,
+)
 from mrviz.programs import MAPPINGS, PROGRAMS, ProgramSpec
 from mrviz.sources import SOURCES, SourceModel
-from mrviz.targets import TARGETS, Target
+from mrviz.targets import FORECASTS, TARGETS, Target
 
 NONE = ""
 """Stands for ``None`` in dropdowns, which take ``None`` for "nothing selected"."""
@@ -32,6 +40,7 @@ class Controls:
 
     def __init__(self, experiment: Experiment, on_change: Callable[[str], None]) -> None:
         self._on_change = on_change
+        self._own: dict[str, list[tuple[str, Any]]] = {"target": [], "program": []}
         self._quiet = local()  # a silent change in one thread must not hide the user's in another
         self.widgets = self._make()
         self.box = self._arrange()
@@ -63,7 +72,9 @@ class Controls:
     def set(self, experiment: Experiment) -> None:
         """Shows an experiment without calling ``on_change``."""
         with self._silence():
-            for key in ("source", "target", "program"):
+            self._offer("source", experiment.source)
+            self._refresh_kind()
+            for key in ("target", "program"):
                 self._offer(key, getattr(experiment, key))
             self._refresh_source()
             for key in ("depth", "groups", "width", "input_size"):
@@ -109,6 +120,7 @@ class Controls:
             return
         with self._silence():
             if name == "source":
+                self._refresh_kind()
                 self._refresh_source()
             if name in ("source", "depth"):
                 self._show_width()
@@ -233,6 +245,32 @@ class Controls:
         program = self._program()
         return program is not None and "image_size" in program.options
 
+    def _refresh_kind(self) -> None:
+        """Targets and programs for what the source takes, images or series."""
+        kind = kind_of_source(self.widgets["source"].value)
+        fitting = {
+            "target": [(s.label, n) for n, s in TARGETS.items() if kind in (s.kind, None)],
+            "program": [
+                (s.label, n) for n, s in PROGRAMS.items() if kind is None or s.fits(SHAPES[kind])
+            ],
+        }
+        for name, named in fitting.items():
+            own = [
+                (label, value)
+                for label, value in self._own[name]
+                if name == "program" or kind_of_target(value) in (kind, None) or kind is None
+            ]
+            control, offered = self.widgets[name], [*named, *own]
+            if list(control.options) == offered:
+                continue
+            kept = control.value
+            control.options = offered
+            values = [value for _, value in offered]
+            control.value = kept if kept in values else DEFAULTS[kind or "image"][name]
+        self.widgets["input_size"].description = (
+            "Source input length" if kind == "series" else "Source input size (pixels)"
+        )
+
     def _refresh_source(self) -> None:
         """Options, ranges and defaults of the chosen source."""
         source = self.widgets["source"].value
@@ -249,8 +287,12 @@ class Controls:
         weights = self.widgets["weights"]
         weights.layout.display = None if isinstance(source, str) else "none"
         if self._trains():
-            trained = [(f"trained on {spec.label}", name) for name, spec in TARGETS.items()]
-            weights.options = [("random", NONE), *trained]
+            known: dict[str, Any] = {**TARGETS, **FORECASTS}
+            trained = [name for name in SOURCES[source].choices["trained_on"] if name is not None]
+            weights.options = [
+                ("random", NONE),
+                *((f"trained on {known[name].label}", name) for name in trained),
+            ]
         elif isinstance(source, str):
             weights.options = [(c, c) for c in SOURCES[source].choices["weights"]]
         weights.value = weights.options[0][1]
@@ -263,7 +305,7 @@ class Controls:
             fewest = min(len(classes), available) if target.is_classification else 1
         else:
             spec = TARGETS[target]
-            shape, classes, available = spec.shape, spec.classes, spec.n_samples
+            shape, classes, available = spec.shape, spec.classes, spec.most_train
             fewest = len(classes)
         n = self.widgets["n"]
         most = min(max(256, n.value), available)
@@ -320,6 +362,8 @@ class Controls:
                 type(value).__name__ if isinstance(value, nn.Module) else str(value)
             )
             control.options = [*control.options, (label, value)]
+            if name in self._own:
+                self._own[name].append((label, value))
         control.value = value
 
     def _set_slider(self, name: str, value: int) -> None:

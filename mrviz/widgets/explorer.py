@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from mrviz._progress import stop_if_cancelled
 from mrviz.errors import InputError, MissingDataError
-from mrviz.experiment import Experiment
+from mrviz.experiment import Experiment, kind_of_target
 from mrviz.figures import Curve, Theme
 from mrviz.ntk import Gram
 from mrviz.targets import TARGETS
@@ -264,9 +264,10 @@ class Explorer:
         for _ in self._bench.sweep(result.experiment, **report):
             stop_if_cancelled(flag, "capacities")
         with suppress(MissingDataError):  # so that another target shows without a wait
-            for name in TARGETS:
+            for name, spec in TARGETS.items():
                 stop_if_cancelled(flag, name)
-                load_raw(name)
+                if spec.kind == kind_of_target(experiment.target):
+                    load_raw(name)
 
     def _run_preset(
         self,

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from mrviz._progress import CancelFlag, ProgressCallback
 from mrviz.experiment import Experiment
-from mrviz.sources import SOURCES, SourceModel
+from mrviz.sources import SourceModel
+from mrviz.sources.families import FAMILIES
 from mrviz.sources.training import resized
-from mrviz.targets.raw import load_raw
+from mrviz.targets.raw import TARGETS, load_raw
 from mrviz.theory import (
     DepthPoint,
     SourceReport,
@@ -136,8 +137,8 @@ class SourceStudy:
 def depths(experiment: Experiment) -> range:
     """Depths of the source's family; none for other sources."""
     source = experiment.source
-    spec = SOURCES.get(source) if isinstance(source, str) else None
-    if spec is None or "depth" not in spec.ranges:
+    spec = FAMILIES.get(source) if isinstance(source, str) else None
+    if spec is None:
         return range(0)
     return range(spec.ranges["depth"].low, spec.ranges["depth"].high + 1)
 
@@ -146,7 +147,7 @@ def has_own_data(experiment: Experiment) -> bool:
     """Whether the source brings held-out data of its own task."""
     if isinstance(experiment.source, SourceModel):
         return experiment.source.test_data is not None
-    return experiment.trained_on is not None
+    return experiment.trained_on in TARGETS  # forecasters are trained on other things
 
 
 def _source_key(experiment: Experiment) -> tuple[object, ...]:
@@ -155,8 +156,8 @@ def _source_key(experiment: Experiment) -> tuple[object, ...]:
 
 
 def images_for(name: str, source: SourceModel) -> tuple[Tensor, Tensor]:
-    """A whole data set as inputs of the source: resized, and grey repeated over its channels."""
+    """A whole data set as inputs of the source: resized, one channel repeated over all."""
     raw = load_raw(name)
     channels, *_, side = source.input_shape
     x = resized(raw.x, side)
-    return (x if x.shape[1] == channels else x.expand(-1, channels, -1, -1)), raw.y
+    return (x if x.shape[1] == channels else x.expand(-1, channels, *x.shape[2:])), raw.y

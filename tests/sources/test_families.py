@@ -25,12 +25,14 @@ def layers(source, kind):
         ("cnn", {"depth": 2, "width": 64, "input_size": 8}),
         ("vgg", {"depth": 2, "width": 48, "groups": 2, "input_size": 8}),
         ("resnet", {"depth": 2, "width": 48, "groups": 2, "input_size": 8}),
+        ("fcn", {"depth": 3, "width": 64, "input_size": 8}),
+        ("resnet1d", {"depth": 2, "width": 32, "input_size": 8}),
     ],
 )
 def test_weights_have_variance_two_over_fan_in_and_biases_one_tenth(name, options):
     source = load_source(name, **options, n_classes=200)
     scaled, biases = [], []
-    for layer in layers(source, nn.Linear | nn.Conv2d):
+    for layer in layers(source, nn.Linear | nn.Conv1d | nn.Conv2d):
         scaled.append((layer.weight * math.sqrt(layer.weight[0].numel())).flatten())
         biases.append(layer.bias)
     weights, biases = torch.cat(scaled), torch.cat(biases)
@@ -131,7 +133,7 @@ def test_cancel_and_progress(name):
 
 def test_the_registry_describes_what_load_source_does():
     assert source_names() == tuple(SOURCES) and "cnn" in SOURCES
-    for name in ("dnn", "cnn", "vgg", "resnet"):
+    for name in ("dnn", "cnn", "vgg", "resnet", "fcn", "resnet1d"):
         lowest = {
             key: r.low
             for key, r in SOURCES[name].ranges.items()

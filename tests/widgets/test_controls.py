@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import mrviz
-from mrviz.experiment import Experiment
+from mrviz.experiment import SHAPES, Experiment
 from mrviz.programs import MAPPINGS, PROGRAMS
 from mrviz.sources import SOURCES
 from mrviz.targets import TARGETS
@@ -65,6 +65,10 @@ def own_target():
     return mrviz.Target(x[:18], torch.arange(18) % 3, x[18:], torch.arange(12) % 3, name="mine")
 
 
+def fitting_programs(kind):
+    return sorted(name for name, spec in PROGRAMS.items() if spec.fits(SHAPES[kind]))
+
+
 @st.composite
 def experiments(draw):
     source = draw(st.sampled_from(sorted(SOURCES)))
@@ -77,14 +81,16 @@ def experiments(draw):
             chosen["width"] = draw(st.integers(1, 3000))
         if source in ("vgg", "resnet"):
             chosen["groups"] = draw(st.integers(1, 6))
-        chosen["trained_on"] = draw(st.sampled_from([None, *TARGETS]))
-    program = draw(st.sampled_from(ON_IMAGES))
+        chosen["trained_on"] = draw(st.sampled_from(SOURCES[source].choices["trained_on"]))
+    kind = SOURCES[source].kind
+    targets = sorted(name for name, spec in TARGETS.items() if spec.kind == kind)
+    program = draw(st.sampled_from(fitting_programs(kind)))
     if "image_size" in PROGRAMS[program].options:
         chosen["image_size"] = draw(st.none() | st.integers(1, 60))
     if PROGRAMS[program].capacity:
         chosen["capacity"] = draw(st.none() | st.integers(1, 90))
     return Experiment(
-        target=draw(st.sampled_from(sorted(TARGETS))),
+        target=draw(st.sampled_from(targets)),
         n=draw(st.integers(1, 900)),
         program=program,
         mapping=draw(st.sampled_from(sorted(MAPPINGS))),
@@ -122,8 +128,9 @@ def test_options_that_do_not_apply_are_hidden_and_none(controls, source):
         assert (shown.weights, shown.trained_on) == ("pretrained", None)
     else:
         assert (shown.weights, shown.trained_on) == (None, None)
-        controls.widgets["weights"].value = "digits"
-        assert controls.experiment.trained_on == "digits"
+        data = SOURCES[source].choices["trained_on"][1]
+        controls.widgets["weights"].value = data
+        assert controls.experiment.trained_on == data
 
 
 def test_a_dnn_of_depth_one_has_no_width(controls):
@@ -157,7 +164,7 @@ def test_only_a_border_needs_room_around_the_image(controls):
 def test_programs_go_by_their_names_for_people(controls):
     labels = {value: label for label, value in controls.widgets["program"].options}
     assert labels["low_rank"] == "low-rank linear" and labels["linear_border"] == "linear + border"
-    assert list(labels) == ON_IMAGES
+    assert sorted(labels) == fitting_programs("image")
 
 
 def test_programs_that_the_target_does_not_fit_are_not_offered(controls):
@@ -189,6 +196,41 @@ def test_a_program_added_later_is_offered():
         controls.close()
     finally:
         del PROGRAMS["later"]
+
+
+@pytest.mark.parametrize("source", ["fcn", "resnet1d", "conv-forecaster", "fracast"])
+def test_a_source_for_series_comes_with_targets_and_programs_for_series(
+    controls, changes, source, own_target
+):
+    controls.set(replace(SMALL, target=own_target, n=18))
+    controls.widgets["source"].value = source
+    assert changes == ["source"]
+    assert TARGETS[controls.experiment.target].kind == "series"
+    assert controls.experiment.program == "linear"
+    offered = values(controls.widgets["target"])
+    assert offered == [name for name, spec in TARGETS.items() if spec.kind == "series"]
+    assert sorted(values(controls.widgets["program"])) == fitting_programs("series")
+    assert "length" in controls.widgets["input_size"].description
+    assert controls.experiment.image_size is None
+    for target in offered:
+        controls.widgets["target"].value = target
+        spec = TARGETS[target]
+        assert controls.widgets["n"].max <= spec.most_train
+        assert len(spec.classes) <= controls.experiment.n
+    controls.widgets["source"].value = "cnn"
+    offered = values(controls.widgets["target"])
+    assert own_target in offered  # one's own comes back with a source that takes it
+    assert "digits" in offered and "ucr:GunPoint" not in offered
+    assert TARGETS[controls.experiment.target].kind == "image"
+    assert sorted(values(controls.widgets["program"])) == fitting_programs("image")
+    assert "pixels" in controls.widgets["input_size"].description
+
+
+def test_a_small_set_of_series_lowers_n(controls):
+    controls.widgets["source"].value = "fcn"
+    controls.widgets["n"].value = 134
+    controls.widgets["target"].value = "ucr:PickupGestureWiimoteZ"
+    assert controls.experiment.n == 70
 
 
 @pytest.mark.parametrize(("target", "own"), [("digits", 8), ("mnist-5k", 28)])

@@ -16,6 +16,7 @@ from torch import nn
 import mrviz
 from mrviz.errors import InputError
 from mrviz.experiment import Experiment
+from mrviz.targets import TARGETS
 from mrviz.widgets import explorer as module
 from mrviz.widgets.pins import MOST
 from mrviz.widgets.presets import PRESETS
@@ -311,6 +312,24 @@ def test_pinning_before_the_first_result_is_an_error_with_advice(opened, gate):
     button(explorer, "Pin").click()
     assert "wait for the first spectrum" in status(explorer)
     assert explorer._export("CSV") is None
+
+
+def test_series_instead_of_images_and_back(opened):
+    pytest.importorskip("aeon", reason="aeon is not installed")
+    explorer = ready(opened(**SMALL))
+    explorer.source = "fcn"
+    ready(explorer)
+    assert (explorer.target, explorer.program) == ("ucr:GunPoint", "linear")
+    assert explorer.results.spectrum.order == 2 * 20
+    explorer.view = "source"
+    ready(explorer)
+    offered = [value for _, value in explorer._views["source"].controls[0].options]
+    assert offered[1:] == [name for name, spec in TARGETS.items() if spec.kind == "series"]
+    assert "FCN" in explorer.results.experiment.label()
+    assert explorer.view == "source" and "data-status='ready'" in status(explorer)
+    explorer.target = "digits"
+    ready(explorer)
+    assert mrviz.sources.SOURCES[explorer.source].kind == "image"
 
 
 def test_presets_run_to_the_end_and_again(opened, monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets as w
 import plotly.graph_objects as go
 
-from mrviz.experiment import Experiment
+from mrviz.experiment import DEFAULTS, Experiment, kind_of_source
 from mrviz.figures import message_figure, source_figure
 from mrviz.targets import TARGETS
 from mrviz.widgets.views.base import Job, Scene, View, as_csv
@@ -27,10 +27,7 @@ class SourceView(View):
         self._study = SourceStudy(bench)
         self._data = w.Dropdown(
             description="Source data",
-            options=[
-                ("the source's own, where it has some", OWN),
-                *((spec.label, name) for name, spec in TARGETS.items()),
-            ],
+            options=_choices("image"),
             tooltip="The samples in K_S: 10 of each class, drawn three times",
         )
         self._data.observe(lambda _: changed(), "value")
@@ -47,6 +44,8 @@ class SourceView(View):
     def figure(self, scene: Scene) -> go.Figure:
         """Spectrum of K_S and λ_min over depth."""
         result = scene.result
+        if result is not None:
+            self._offer(kind_of_source(result.experiment.source) or "image")
         found = None if result is None else self.details(result)
         if result is None or found is None:
             text = "" if result is None else "Looking at the source …"
@@ -126,8 +125,25 @@ class SourceView(View):
         return "\n".join(lines) + "\n"
 
     def _name(self, experiment: Experiment) -> str:
-        """The data set in use: the first one where the source brings none of its own."""
-        name = str(self._data.value)
-        if name == OWN and not has_own_data(experiment):
-            return "mnist-5k"
+        """The data set in use: another one where the source brings none or takes another kind."""
+        name, kind = str(self._data.value), kind_of_source(experiment.source) or "image"
+        if name == OWN and has_own_data(experiment):
+            return name
+        if name == OWN or TARGETS[name].kind != kind:
+            return DEFAULTS[kind]["target"]
         return name
+
+    def _offer(self, kind: str) -> None:
+        """Offers the data sets of a kind; what is chosen stays where it is one of them."""
+        choices, kept = _choices(kind), self._data.value
+        if list(self._data.options) == choices:
+            return
+        self._data.unobserve_all("value")
+        self._data.options = choices
+        self._data.value = kept if kept in [value for _, value in choices] else OWN
+        self._data.observe(lambda _: self.changed(), "value")
+
+
+def _choices(kind: str) -> list[tuple[str, str]]:
+    sets = [(spec.label, name) for name, spec in TARGETS.items() if spec.kind == kind]
+    return [("the source's own, where it has some", OWN), *sets]

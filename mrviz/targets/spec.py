@@ -1,0 +1,79 @@
+"""What is known of a bundled data set before it is loaded, and what loading gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+KINDS = {3: "image", 2: "series"}
+"""Kinds of samples by the length of their shape: (channels, height, width), (channels, length)."""
+
+DEFAULT_TRAIN, DEFAULT_TEST = 256, 500
+"""Samples drawn where nothing else is asked for; fewer where a data set is small."""
+
+
+def kind_of(shape: Sequence[int]) -> str | None:
+    """The kind of a sample or source input of some shape; ``None`` for neither of the two.
+
+    Example:
+        >>> kind_of((3, 64, 64)), kind_of((1, 128)), kind_of((5,))
+        ('image', 'series', None)
+    """
+    return KINDS.get(len(shape))
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """What an interface needs to know about a data set before loading it.
+
+    Attributes:
+        name: the name to pass to ``load_target``.
+        label: name for people.
+        shape: shape of one sample, (channels, height, width) or (channels, length).
+        n_samples: number of samples.
+        per_class: number of samples of the rarest class; balanced splits hold at most this many
+            samples of each class together.
+        classes: names of the classes.
+        own_train: number of samples of the data set's own training split, which come first;
+            ``None`` where it has no split of its own.
+    """
+
+    name: str
+    label: str
+    shape: tuple[int, ...]
+    n_samples: int
+    per_class: int
+    classes: tuple[str, ...]
+    own_train: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """Either "image" or "series"."""
+        return KINDS[len(self.shape)]
+
+    @property
+    def default_train(self) -> int:
+        """Training samples of a balanced split where no number is given."""
+        return min(DEFAULT_TRAIN, len(self.classes) * (self.per_class // 2))
+
+    @property
+    def default_test(self) -> int:
+        """Test samples of a balanced split where no number is given."""
+        return min(DEFAULT_TEST, len(self.classes) * (self.per_class // 3))
+
+    @property
+    def most_train(self) -> int:
+        """Largest number of training samples beside the default test split."""
+        classes = len(self.classes)
+        return classes * (self.per_class + self.default_test // -classes)
+
+
+class RawData(NamedTuple):
+    """Samples x (N, *shape) float32, labels y (N,) int64, names of the classes."""
+
+    x: Tensor
+    y: Tensor
+    classes: tuple[str, ...]
