@@ -327,9 +327,9 @@ def test_series_instead_of_images_and_back(opened):
     assert offered[1:] == [name for name, spec in TARGETS.items() if spec.kind == "series"]
     assert "FCN" in explorer.results.experiment.label()
     assert explorer.view == "source" and "data-status='ready'" in status(explorer)
-    explorer.target = "digits"
+    explorer.source = "dnn"
     ready(explorer)
-    assert mrviz.sources.SOURCES[explorer.source].kind == "image"
+    assert (explorer.target, explorer.program) == ("mnist-5k", "linear")
 
 
 def test_presets_run_to_the_end_and_again(opened, monkeypatch):
