@@ -39,6 +39,8 @@ from mrviz.theory.drift import kernel_drift
 from mrviz.theory.prediction import LR_FRACTION, predict_training
 
 BOTH = ["mnist-5k", "digits"]
+ALL = ("border", "overlay", "linear", "linear_border", "low_rank", "convolution", "scale")
+"""All programs there were when the settings were fixed."""
 SETTINGS: dict[str, Any] = {
     "sources": [
         {
@@ -101,7 +103,7 @@ COLUMNS = (
 
 def runs(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The design: every combination, programs innermost so that a source is loaded once."""
-    programs = PROGRAMS if settings["programs"] == "all" else settings["programs"]
+    programs = ALL if settings["programs"] == "all" else settings["programs"]
     for source in settings["sources"]:
         axes = (source["targets"], [source["family"]], source["weights"], source["seeds"])
         for values in itertools.product(*axes, programs):
