@@ -9,7 +9,6 @@ from mrviz.errors import MrvizError
 from mrviz.theory import ICONS, Condition, Conditions
 from mrviz.workbench import Result
 
-
 ASK = {
     "T7": "Open the learning curve above to decide it.",
     "T8": "Open the source above to decide it, where it has data of its own.",
