@@ -6,8 +6,17 @@ import traceback
 from html import escape
 
 from mrviz.errors import MrvizError
-from mrviz.theory import ICONS, Conditions
+from mrviz.theory import ICONS, Condition, Conditions
 from mrviz.workbench import Result
+
+ASK = {
+    "T7": "Open the learning curve above to decide it.",
+    "T8": "Open the source above to decide it, where it has data of its own.",
+    "T9": "Open the source above to decide it, where it has data of its own.",
+    "T10": "Open the source above to decide it, where it has data of its own.",
+    "T12": "Open the learning curve above and train to decide it.",
+}
+"""Views that measure what a condition lacks."""
 
 
 def statistics_html(result: Result, *, dim: bool = False) -> str:
@@ -34,7 +43,7 @@ def conditions_html(conditions: Conditions, *, note: str = "", dim: bool = False
         f"<tr data-condition='{c.id}' data-status='{c.status}'>"
         f"<td><b>{c.id}</b> {escape(c.name)}</td>"
         f"<td><span class='mrviz-badge mrviz-{c.status}'>{ICONS[c.status]} {c.status}</span></td>"
-        f"<td>{escape(c.why)}<div class='mrviz-why'>{escape(c.sentence)} "
+        f"<td>{escape(c.why)}<div class='mrviz-why'>{escape(_ask(c))}{escape(c.sentence)} "
         f"<i>[{escape(c.source)}]</i></div></td></tr>"
         for c in conditions
     )
@@ -45,6 +54,13 @@ def conditions_html(conditions: Conditions, *, note: str = "", dim: bool = False
         "<thead><tr><th>condition</th><th>status</th><th>what was found, what it means</th></tr>"
         f"</thead><tbody>{rows}</tbody></table></div>"
     )
+
+
+def _ask(condition: Condition) -> str:
+    """What to open for a condition that was not looked at yet."""
+    if condition.status != "undecided" or condition.value is not None:
+        return ""
+    return f"{ASK[condition.id]} " if condition.id in ASK else ""
 
 
 def formulas_tex(conditions: Conditions) -> str:

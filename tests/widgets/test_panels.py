@@ -96,6 +96,15 @@ def test_conditions_show_status_by_icon_and_word(result):
     assert formulas_tex(result.conditions).count("$") == 2 * len(result.conditions)
 
 
+def test_conditions_that_were_not_looked_at_say_which_view_does(result):
+    text = conditions_html(result.conditions)
+    assert text.count("Open the learning curve above") == 2
+    decided = mrviz.theory.Conditions(
+        tuple(c for c in result.conditions if c.id not in ("T7", "T12")), result.n
+    )
+    assert "learning curve" not in conditions_html(decided)
+
+
 def test_errors_are_escaped_and_only_foreign_ones_have_details():
     ours = error_html(InputError("use <n> below 5"))
     assert "use &lt;n&gt; below 5" in ours and "<details>" not in ours
