@@ -212,8 +212,9 @@ def test_fewer_samples_than_classes_are_named_as_the_user_knows_them():
 
 
 def test_a_source_for_series_brings_what_fits_it():
-    series = Experiment().changed(source="fcn")
+    series = Experiment(program="scale").changed(source="fcn")
     assert (series.target, series.program) == ("ucr:GunPoint", "linear")
+    assert Experiment().changed(source="fcn").program == "border", "which takes both"
     assert series.changed(source="resnet1d", target="ucr:ArrowHead").program == "linear"
     assert series.changed(target="digits").source == "efficientnet-lite0"
     assert Experiment(n=200).changed(target="ucr:GunPoint").n == 134
@@ -226,7 +227,10 @@ def test_a_source_for_series_brings_what_fits_it():
     [
         ({"source": "fcn"}, "the source takes series, but the target holds images"),
         ({"target": "ucr:GunPoint"}, "the source takes images, but the target holds series"),
-        ({"source": "fcn", "target": "ucr:GunPoint"}, "'border' does not work on series"),
+        (
+            {"source": "fcn", "target": "ucr:GunPoint", "program": "scale"},
+            "'scale' does not work on series",
+        ),
     ],
 )
 def test_images_and_series_do_not_mix(choices, message):

@@ -173,14 +173,12 @@ def test_programs_that_the_target_does_not_fit_are_not_offered(controls):
     own = mrviz.programs.Linear((1, 12, 12), (1, 6, 6))
     controls.set(replace(SMALL, program=own))
     controls.widgets["program"].value = "border"
-    controls.set(replace(SMALL, target=target, n=18))
+    controls.set(Experiment(source="fcn", target=target, n=18))
     offered = values(controls.widgets["program"])
     on_series = [name for name, spec in PROGRAMS.items() if spec.fits((1, 24))]
     assert offered == [*on_series, own] and "series_padding" in offered and "scale" not in offered
     controls.widgets["program"].value = "series_padding"
-    controls.widgets["target"].value = "digits"
-    assert controls.experiment.program == "series_padding", "what is chosen stays until changed"
-    controls.widgets["program"].value = "border"
+    controls.widgets["source"].value = "cnn"
     assert values(controls.widgets["program"]) == [*ON_IMAGES, own]
 
 
@@ -202,7 +200,7 @@ def test_a_program_added_later_is_offered():
 def test_a_source_for_series_comes_with_targets_and_programs_for_series(
     controls, changes, source, own_target
 ):
-    controls.set(replace(SMALL, target=own_target, n=18))
+    controls.set(replace(SMALL, target=own_target, n=18, program="scale"))
     controls.widgets["source"].value = source
     assert changes == ["source"]
     assert TARGETS[controls.experiment.target].kind == "series"
