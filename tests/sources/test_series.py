@@ -164,5 +164,5 @@ def test_images_and_series_do_not_mix_by_name():
     own = mrviz.programs.Linear((1, 12), (1, 4, 4))
     assert mrviz.reprogram(small("fcn"), images, program=own).outputs == 2
     assert mrviz.reprogram(small("fcn"), series, program="border").outputs == 2
-    with pytest.raises(InputError, match="scale|image"):
+    with pytest.raises(InputError, match=r"scale|image"):
         mrviz.reprogram(small("fcn"), series, program="scale")
