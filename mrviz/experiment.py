@@ -188,6 +188,12 @@ class Experiment:
         chosen = {name: getattr(self, name) for name in SOURCE_OPTIONS}
         return {name: value for name, value in chosen.items() if value is not None}
 
+    @property
+    def source_key(self) -> tuple[Any, ...]:
+        """What decides which source is loaded: the same key, the same source."""
+        options = tuple(self.source_options().items())
+        return self.source, options, self.device, self.seed
+
     def program_options(self) -> dict[str, Any]:
         """The options for :func:`~mrviz.reprogram` that were chosen."""
         options: dict[str, Any] = {}

@@ -285,13 +285,11 @@ class Workbench:
         progress: ProgressCallback | bool | None,
         cancel: CancelFlag | None,
     ) -> tuple[SourceModel, SourceStrength | None]:
-        options = tuple(experiment.source_options().items())
-        key = (experiment.source, options, experiment.device, experiment.seed)
-        loaded = self._sources.get(key)
+        loaded = self._sources.get(experiment.source_key)
         if loaded is None:
             source = experiment.load_source(progress, cancel)
             loaded = source, source_strength(source)
-            self._sources.put(key, loaded)
+            self._sources.put(experiment.source_key, loaded)
         return loaded
 
     def target(self, experiment: Experiment) -> Target:

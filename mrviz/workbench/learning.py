@@ -114,17 +114,9 @@ class Learning:
         key = (experiment, schedule)
         prediction = self._predictions.get(key)
         if prediction is None:
-            target = self._bench.target(experiment)
-            prediction = predict_training(
-                self._bench.model(experiment),
-                target,
-                gram=self._bench.gram(experiment, progress, cancel),
-                dtype=DTYPES[experiment.dtype],
-                progress=progress,
-                cancel=cancel,
-                **self._fitting(result, schedule),
-            )
-            self._keep(result, schedule, prediction)
+            gram = self._bench.gram(experiment, progress, cancel)
+            report: dict[str, Any] = {"progress": progress, "cancel": cancel}
+            prediction = self._predict(result, schedule, gram=gram, **report)
         return prediction
 
     def predict_capacities(
@@ -160,18 +152,7 @@ class Learning:
             at = self._bench.cached(replace(experiment, capacity=capacity))
             if at is None or self.accuracy(at.experiment, schedule) is not None:
                 continue
-            model.capacity = capacity
-            prediction = predict_training(
-                model,
-                target,
-                gram=gram,
-                cross=cross,
-                dtype=DTYPES[experiment.dtype],
-                progress=False,
-                cancel=cancel,
-                **self._fitting(at, schedule),
-            )
-            self._keep(at, schedule, prediction)
+            self._predict(at, schedule, gram=gram, cross=cross, progress=False, cancel=cancel)
             yield capacity
 
     def train(
@@ -228,14 +209,20 @@ class Learning:
         self._trainings.put(key, training)
         return training
 
-    def _keep(self, result: Result, schedule: Schedule, prediction: Prediction) -> None:
-        key = (result.experiment, schedule)
+    def _predict(self, result: Result, schedule: Schedule, **given: Any) -> Prediction:
+        """Predicts from Grams that are there, on the held-out samples there are, and keeps it."""
+        experiment, key = result.experiment, (result.experiment, schedule)
+        model, target = self._bench.model(experiment), self._bench.target(experiment)
+        fitting = replace(schedule, n_test=min(schedule.n_test, len(target.x_test)))
+        prediction = predict_training(
+            model,
+            target,
+            dtype=DTYPES[experiment.dtype],
+            **self.options(result, fitting),
+            **given,
+        )
         self._predictions.put(key, prediction)
         if prediction.accuracy is not None:
             self._accuracies.put(key, prediction.accuracy)
-        self._bench.supply(result.experiment, prediction=prediction)
-
-    def _fitting(self, result: Result, schedule: Schedule) -> dict[str, Any]:
-        """The options, with no more held-out samples than there are."""
-        available = len(self._bench.target(result.experiment).x_test)
-        return self.options(result, replace(schedule, n_test=min(schedule.n_test, available)))
+        self._bench.supply(experiment, prediction=prediction)
+        return prediction

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,12 +68,18 @@ class Result:
 
     def to_csv(self) -> str:
         """Index, eigenvalue, whether it is resolved, and residual energy, one row a mode."""
-        out = io.StringIO()
-        writer = csv.writer(out)
-        writer.writerow(["index", "eigenvalue", "resolved", "residual_energy"])
         spec = self.spectrum
         rows = zip(spec.eigenvalues, spec.resolved, self.energy, strict=True)
-        writer.writerows(
-            [k, float(v), bool(ok), float(e)] for k, (v, ok, e) in enumerate(rows, start=1)
+        return as_csv(
+            ("index", "eigenvalue", "resolved", "residual_energy"),
+            ([k, float(v), bool(ok), float(e)] for k, (v, ok, e) in enumerate(rows, start=1)),
         )
-        return out.getvalue()
+
+
+def as_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table as CSV."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(head)
+    writer.writerows(rows)
+    return out.getvalue()

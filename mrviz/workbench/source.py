@@ -47,11 +47,11 @@ class SourceStudy:
 
     def report(self, experiment: Experiment, data: str) -> SourceReport | None:
         """Accuracy and spectra of K_S, if they are there already."""
-        return self._reports.get((_source_key(experiment), data))
+        return self._reports.get((experiment.source_key, data))
 
     def curve(self, experiment: Experiment, data: str) -> tuple[DepthPoint, ...]:
         """λ_min over depth, as far as it is there already."""
-        return self._curves.get((experiment.source, experiment.width, data, experiment.seed)) or ()
+        return self._curves.get(_curve_key(experiment, data)) or ()
 
     def complete(self, result: Result, data: str) -> bool:
         """Whether there is nothing left to do."""
@@ -85,25 +85,26 @@ class SourceStudy:
         experiment = result.experiment
         model = self._bench.model(experiment, progress, cancel)
         source = model.source
-        many = source.outputs > MANY_OUTPUTS
+        reduce = "sum" if source.outputs > MANY_OUTPUTS else "trace"
         samples = needed(source, source.test_data if data == OWN else images_for(data, source))
         if self.report(experiment, data) is None:
             report = source_report(
                 source,
                 samples,
-                reduce="sum" if many else "trace",
+                reduce=reduce,
                 seed=experiment.seed,
                 progress=progress,
                 cancel=cancel,
             )
-            self._reports.put((_source_key(experiment), data), report)
+            self._reports.put((experiment.source_key, data), report)
             show()
-        key = (experiment.source, experiment.width, data, experiment.seed)
         todo = list(depths(experiment))[len(self.curve(experiment, data)) :]
         if todo:
 
             def point(news: DepthPoint) -> None:
-                self._curves.put(key, (*self.curve(experiment, data), news))
+                self._curves.put(
+                    _curve_key(experiment, data), (*self.curve(experiment, data), news)
+                )
                 show()
 
             strength_over_depth(
@@ -126,7 +127,7 @@ class SourceStudy:
                 seed=experiment.seed,
                 progress=progress,
                 cancel=cancel,
-                reduce="sum" if many else "trace",
+                reduce=reduce,
             )
             distribution = distribution_bound(model, x, samples, seed=experiment.seed)
             self._bench.supply(experiment, factors=factors, distribution=distribution)
@@ -150,9 +151,8 @@ def has_own_data(experiment: Experiment) -> bool:
     return experiment.trained_on in TARGETS  # forecasters are trained on other things
 
 
-def _source_key(experiment: Experiment) -> tuple[object, ...]:
-    options = tuple(experiment.source_options().items())
-    return experiment.source, options, experiment.device, experiment.seed
+def _curve_key(experiment: Experiment, data: str) -> tuple[object, ...]:
+    return experiment.source, experiment.width, data, experiment.seed
 
 
 def images_for(name: str, source: SourceModel) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,9 @@ import plotly.graph_objects as go
 from mrviz.experiment import Experiment
 from mrviz.figures import capacity_figure
 from mrviz.spectrum import CapacitySweep
-from mrviz.widgets.views.base import Job, Scene, View, as_csv
+from mrviz.widgets.views.base import Job, Scene, View
 from mrviz.workbench import Learning, Result, Schedule, Workbench
+from mrviz.workbench.result import as_csv
 
 SCHEDULE = Schedule()
 """The training whose accuracy is predicted at every capacity."""

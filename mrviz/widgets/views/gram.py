@@ -10,9 +10,10 @@ import plotly.graph_objects as go
 from mrviz.experiment import DTYPES, Experiment
 from mrviz.figures import gram_figure, message_figure
 from mrviz.theory import GramFactors, gram_factors
-from mrviz.widgets.views.base import Job, Scene, View, as_csv
+from mrviz.widgets.views.base import Job, Scene, View
 from mrviz.workbench import Result, Workbench
 from mrviz.workbench.recent import Recent
+from mrviz.workbench.result import as_csv
 
 HEIGHT = 390
 """Three maps side by side are this high, in pixels."""

@@ -11,8 +11,9 @@ import plotly.graph_objects as go
 
 from mrviz.experiment import Experiment
 from mrviz.figures import learning_figure
-from mrviz.widgets.views.base import Job, Scene, View, as_csv
+from mrviz.widgets.views.base import Job, Scene, View
 from mrviz.workbench import Learning, Result, Schedule, Workbench
+from mrviz.workbench.result import as_csv
 
 INTERVAL = 0.15
 """A running training is drawn at most this often, in seconds."""
@@ -209,8 +210,3 @@ class LearningView(View):
         if self._result is not None:
             self._wanted = (self._result.experiment, self.schedule(self._result.experiment))
             self.changed()
-
-    def close(self) -> None:
-        """Stops listening."""
-        super().close()
-        self._train.on_click(lambda _: None, remove=True)

@@ -13,9 +13,10 @@ from mrviz.experiment import DTYPES, Experiment
 from mrviz.figures import mapping_figure, message_figure
 from mrviz.programs import MAPPINGS
 from mrviz.theory import MappingEffect, mapping_effect
-from mrviz.widgets.views.base import Job, Scene, View, as_csv
+from mrviz.widgets.views.base import Job, Scene, View
 from mrviz.workbench import Result, Workbench
 from mrviz.workbench.recent import Recent
+from mrviz.workbench.result import as_csv
 
 
 class MappingView(View):

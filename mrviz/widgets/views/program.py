@@ -14,9 +14,10 @@ from torch import Tensor
 from mrviz.experiment import Experiment
 from mrviz.figures import message_figure, program_figure
 from mrviz.programs import ReprogrammedModel
-from mrviz.widgets.views.base import Job, Scene, View, as_csv
+from mrviz.widgets.views.base import Job, Scene, View
 from mrviz.workbench import Result, Workbench
 from mrviz.workbench.recent import Recent
+from mrviz.workbench.result import as_csv
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,9 @@ import plotly.graph_objects as go
 from mrviz.experiment import DEFAULTS, Experiment, kind_of_source
 from mrviz.figures import message_figure, source_figure
 from mrviz.targets import TARGETS
-from mrviz.widgets.views.base import Job, Scene, View, as_csv
+from mrviz.widgets.views.base import Job, Scene, View
 from mrviz.workbench import OWN, Result, SourceStudy, Workbench, depths, has_own_data
+from mrviz.workbench.result import as_csv
 
 
 class SourceView(View):
