@@ -15,7 +15,7 @@ from mrviz.errors import InputError
 from mrviz.programs import MAPPINGS, PROGRAMS, ReprogrammedModel, reprogram
 from mrviz.programs.model import check_kinds
 from mrviz.sources import SOURCES, SourceModel, load_source
-from mrviz.targets import TARGETS, Target, kind_of, load_target
+from mrviz.targets import TARGETS, Kind, Target, kind_of, load_target
 from mrviz.targets.options import as_choice, as_count
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -56,15 +56,15 @@ SHAPES = {"image": (1, 1, 1), "series": (1, 1)}
 """The smallest shape of each kind."""
 
 
-def kind_of_source(source: str | SourceModel) -> str | None:
-    """The kind of a source's inputs, "image" or "series"; ``None`` for neither."""
+def kind_of_source(source: str | SourceModel) -> Kind:
+    """The kind of a source's inputs."""
     if isinstance(source, str):
         return SOURCES[source].kind
     return kind_of(source.input_shape)
 
 
-def kind_of_target(target: str | Target) -> str | None:
-    """The kind of a target's samples, "image" or "series"; ``None`` for neither."""
+def kind_of_target(target: str | Target) -> Kind:
+    """The kind of a target's samples."""
     return TARGETS[target].kind if isinstance(target, str) else kind_of(target.shape)
 
 
@@ -164,11 +164,11 @@ class Experiment:
         ):
             return {}
         kind = kinds[chosen[0]](choices[chosen[0]])
-        if kind is None:
+        if kind == "other":
             return {}
         found: dict[str, Any] = {}
         for name in ("source", "target"):
-            if name not in choices and kinds[name](getattr(self, name)) not in (kind, None):
+            if name not in choices and kinds[name](getattr(self, name)) not in (kind, "other"):
                 found[name] = DEFAULTS[kind][name]
         named = "program" not in choices and isinstance(self.program, str)
         if named and not PROGRAMS[str(self.program)].fits(SHAPES[kind]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,14 +14,7 @@ from torch import Tensor, nn
 from mrviz._checks import as_shape
 from mrviz.errors import InputError
 from mrviz.programs.parts import Part, response
-
-Kind = Literal["image", "series", "other"]
-"""Inputs by shape: (channels, height, width), (channels, length), or something else."""
-
-
-def kind_of(shape: Sequence[int]) -> Kind:
-    """Which kind of input a shape is."""
-    return "image" if len(shape) == 3 else "series" if len(shape) == 2 else "other"
+from mrviz.targets import Kind, kind_of
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from mrviz.programs.mappings import (
 from mrviz.programs.registry import PROGRAMS, build_program
 from mrviz.sources import SourceModel
 from mrviz.sources.base import evaluation_mode
-from mrviz.targets import Target, kind_of
+from mrviz.targets import Kind, Target, kind_of
 
 if TYPE_CHECKING:
     from mrviz.programs.fit import Fit
@@ -336,18 +336,18 @@ def _split(
     )
 
 
-def check_kinds(source: str | None, target: str | None) -> None:
+def check_kinds(source: Kind, target: Kind) -> None:
     """Checks that source and target are both of images or both of series.
 
     Args:
-        source: kind of the source's inputs, "image" or "series"; ``None`` is not checked.
+        source: kind of the source's inputs; "other" is not checked, on both sides.
         target: kind of the target's samples.
 
     Raises:
         InputError: images on one side and series on the other.
     """
-    if source is not None and target is not None and source != target:
-        words = {"image": "images", "series": "series"}
+    if "other" not in (source, target) and source != target:
+        words: dict[Kind, str] = {"image": "images", "series": "series"}
         raise InputError(
             f"the source takes {words[source]}, but the target holds {words[target]}: choose two "
             "of one kind, or pass a program of your own between them, such as "

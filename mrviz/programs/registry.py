@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mrviz.errors import InputError
-from mrviz.programs.base import Kind, Program, kind_of
+from mrviz.programs.base import Program
+from mrviz.targets import Kind, kind_of
 
 Make = TypeVar("Make", bound=Callable[..., Program])
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mrviz.errors import InputError
 from mrviz.sources.series import fcn, resnet1d
 from mrviz.targets.raw import TARGETS
+from mrviz.targets.spec import Kind
 
 WEIGHT_VARIANCE = 2.0
 """Variance of a weight times its fan-in."""
@@ -56,7 +57,7 @@ class SourceSpec:
     pretrained: bool
     ranges: Mapping[str, Range]
     choices: Mapping[str, tuple[str | None, ...]]
-    kind: str = "image"
+    kind: Kind = "image"
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -73,7 +74,7 @@ _EPOCHS = {"image": (15, 0, 50), "series": (100, 0, 300)}
 
 
 def _family(
-    name: str, label: str, depth: Range, width: Range, groups: Range | None, kind: str = "image"
+    name: str, label: str, depth: Range, width: Range, groups: Range | None, kind: Kind = "image"
 ) -> SourceSpec:
     data = (name for name, spec in TARGETS.items() if spec.kind == kind)
     ranges = {

@@ -13,13 +13,14 @@ from mrviz.targets.forecast import (
 )
 from mrviz.targets.options import as_choice, as_count
 from mrviz.targets.raw import TARGETS, balanced_split, load_raw, own_split
-from mrviz.targets.spec import TargetSpec, kind_of
+from mrviz.targets.spec import Kind, TargetSpec, kind_of
 
 __all__ = [
     "FORECASTS",
     "TARGETS",
     "ForecastSpec",
     "ForecastTarget",
+    "Kind",
     "Target",
     "TargetSpec",
     "forecast_target",

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-KINDS = {3: "image", 2: "series"}
-"""Kinds of samples by the length of their shape: (channels, height, width), (channels, length)."""
+Kind = Literal["image", "series", "other"]
+"""Samples by shape: (channels, height, width), (channels, length), or something else."""
 
 DEFAULT_TRAIN, DEFAULT_TEST = 256, 500
 """Samples drawn where nothing else is asked for; fewer where a data set is small."""
 
 
-def kind_of(shape: Sequence[int]) -> str | None:
-    """The kind of a sample or source input of some shape; ``None`` for neither of the two.
+def kind_of(shape: Sequence[int]) -> Kind:
+    """The kind of a sample or source input of some shape.
 
     Example:
         >>> kind_of((3, 64, 64)), kind_of((1, 128)), kind_of((5,))
-        ('image', 'series', None)
+        ('image', 'series', 'other')
     """
-    return KINDS.get(len(shape))
+    return "image" if len(shape) == 3 else "series" if len(shape) == 2 else "other"
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class TargetSpec:
     own_train: int | None = None
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         """Either "image" or "series"."""
-        return KINDS[len(self.shape)]
+        return kind_of(self.shape)
 
     @property
     def default_train(self) -> int:

@@ -249,16 +249,18 @@ class Controls:
         """Targets and programs for what the source takes, images or series."""
         kind = kind_of_source(self.widgets["source"].value)
         fitting = {
-            "target": [(s.label, n) for n, s in TARGETS.items() if kind in (s.kind, None)],
+            "target": [(s.label, n) for n, s in TARGETS.items() if kind in (s.kind, "other")],
             "program": [
-                (s.label, n) for n, s in PROGRAMS.items() if kind is None or s.fits(SHAPES[kind])
+                (s.label, n) for n, s in PROGRAMS.items() if kind == "other" or s.fits(SHAPES[kind])
             ],
         }
         for name, named in fitting.items():
             own = [
                 (label, value)
                 for label, value in self._own[name]
-                if name == "program" or kind_of_target(value) in (kind, None) or kind is None
+                if name == "program"
+                or "other" in (kind, kind_of_target(value))
+                or kind_of_target(value) == kind
             ]
             control, offered = self.widgets[name], [*named, *own]
             if list(control.options) == offered:
@@ -266,7 +268,11 @@ class Controls:
             kept = control.value
             control.options = offered
             values = [value for _, value in offered]
-            control.value = kept if kept in values else DEFAULTS[kind or "image"][name]
+            control.value = (
+                kept
+                if kept in values
+                else DEFAULTS["series" if kind == "series" else "image"][name]
+            )
         self.widgets["input_size"].description = (
             "Source input length" if kind == "series" else "Source input size (pixels)"
         )

@@ -317,6 +317,8 @@ def test_pinning_before_the_first_result_is_an_error_with_advice(opened, gate):
 def test_series_instead_of_images_and_back(opened):
     pytest.importorskip("aeon", reason="aeon is not installed")
     explorer = ready(opened(**SMALL))
+    explorer.program = "convolution"
+    ready(explorer)
     explorer.source = "fcn"
     ready(explorer)
     assert (explorer.target, explorer.program) == ("ucr:GunPoint", "linear")

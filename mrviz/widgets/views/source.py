@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from mrviz.experiment import DEFAULTS, Experiment, kind_of_source
 from mrviz.figures import message_figure, source_figure
-from mrviz.targets import TARGETS
+from mrviz.targets import TARGETS, Kind
 from mrviz.widgets.views.base import Job, Scene, View
 from mrviz.workbench import OWN, Result, SourceStudy, Workbench, depths, has_own_data
 from mrviz.workbench.result import as_csv
@@ -46,7 +46,7 @@ class SourceView(View):
         """Spectrum of K_S and λ_min over depth."""
         result = scene.result
         if result is not None:
-            self._offer(kind_of_source(result.experiment.source) or "image")
+            self._offer(_kind(result.experiment))
         found = None if result is None else self.details(result)
         if result is None or found is None:
             text = "" if result is None else "Looking at the source …"
@@ -127,14 +127,14 @@ class SourceView(View):
 
     def _name(self, experiment: Experiment) -> str:
         """The data set in use: another one where the source brings none or takes another kind."""
-        name, kind = str(self._data.value), kind_of_source(experiment.source) or "image"
+        name, kind = str(self._data.value), _kind(experiment)
         if name == OWN and has_own_data(experiment):
             return name
         if name == OWN or TARGETS[name].kind != kind:
             return DEFAULTS[kind]["target"]
         return name
 
-    def _offer(self, kind: str) -> None:
+    def _offer(self, kind: Kind) -> None:
         """Offers the data sets of a kind; what is chosen stays where it is one of them."""
         choices, kept = _choices(kind), self._data.value
         if list(self._data.options) == choices:
@@ -145,6 +145,11 @@ class SourceView(View):
         self._data.observe(lambda _: self.changed(), "value")
 
 
-def _choices(kind: str) -> list[tuple[str, str]]:
+def _kind(experiment: Experiment) -> Kind:
+    """The kind of data offered: series where the source takes them, otherwise images."""
+    return "series" if kind_of_source(experiment.source) == "series" else "image"
+
+
+def _choices(kind: Kind) -> list[tuple[str, str]]:
     sets = [(spec.label, name) for name, spec in TARGETS.items() if spec.kind == kind]
     return [("the source's own, where it has some", OWN), *sets]
