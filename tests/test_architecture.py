@@ -24,6 +24,7 @@ LAYERS = (
     ("experiment",),
     ("workbench",),
     ("study",),
+    ("paper",),
     ("figures",),
     ("widgets",),
     ("cli", "lab", "doctor"),

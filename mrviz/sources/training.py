@@ -166,7 +166,7 @@ def train_source(
         network = build()
         total = epochs * -(-len(samples.train[0]) // BATCH_SIZE)
         with Progress(total, f"Training {name}", progress, cancel) as bar:
-            report = _fit(network, samples, (mean, std), data, epochs, seed, bar)
+            report = fit_network(network, samples, (mean, std), data, epochs, seed, bar)
         buffer = io.BytesIO()
         torch.save(network.state_dict(), buffer)
         entry.write(buffer.getvalue(), report.to_dict())
@@ -181,7 +181,7 @@ def train_source(
     )
 
 
-def _fit(
+def fit_network(
     network: nn.Module,
     samples: SourceData,
     normalize: tuple[list[float], list[float]],
@@ -190,6 +190,17 @@ def _fit(
     seed: int,
     bar: Progress,
 ) -> TrainingReport:
+    """Trains a network in place as :func:`train_source` does, without looking into the cache.
+
+    Args:
+        network: maps standardised inputs (n, c, …) to logits.
+        samples: inputs and labels of the three splits.
+        normalize: means and standard deviations of the channels.
+        data: name of the data set, for the report.
+        epochs: passes over the training data.
+        seed: of the order of the samples.
+        bar: advances by one with every batch.
+    """
     start = time.perf_counter()
     channels = (-1,) + (1,) * (samples.train[0].ndim - 2)
     mean, std = (torch.tensor(v, dtype=torch.float32).reshape(channels) for v in normalize)
