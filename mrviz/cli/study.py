@@ -16,6 +16,7 @@ from typing import Any
 
 from mrviz._progress import ProgressCallback
 from mrviz._words import counted
+from mrviz.cli import paper
 from mrviz.cli.grid_file import example, read_grid
 from mrviz.errors import InputError, MissingDataError
 from mrviz.study import Correlations, correlate, load, run
@@ -78,6 +79,8 @@ def add_to(commands: Any) -> None:
 
     start = _command(parts, "example", _example, "print a small grid to start from, as TOML")
     start.add_argument("--json", action="store_true", help="print JSON instead of TOML")
+
+    paper.add_to(parts)
 
 
 def _command(parts: Any, name: str, call: Callable[..., Any], text: str) -> Any:

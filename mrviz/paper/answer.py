@@ -18,6 +18,9 @@ VERDICTS = ("agrees", "disagrees", "cannot tell")
 
 Interval = tuple[float, float]
 
+CORRELATION: Interval = (-1.0, 1.0)
+"""What a rank correlation, and a mean of some, lies between."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -118,9 +121,15 @@ def of_mean(
     runs: int,
     unit: str,
     text: str,
+    limits: Interval | None = None,
 ) -> Answer:
-    """An answer about the mean of one value for each independent unit."""
+    """An answer about the mean of one value for each independent unit.
+
+    ``limits`` are what the mean cannot be outside of: the interval ends there.
+    """
     mean, interval = mean_interval(values)
+    if interval is not None and limits is not None:
+        interval = max(interval[0], limits[0]), min(interval[1], limits[1])
     known = sum(map(math.isfinite, values))
     said = f"{text} Mean over {counted(known, unit)}"
     if left := len(values) - known:

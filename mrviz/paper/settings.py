@@ -278,7 +278,7 @@ QUICK: dict[str, Any] = _with(
         "shared": {**DEFAULT["indicators"]["shared"], "n": 30, "n_test": 100, "steps": 20},
         "series_shared": {**DEFAULT["indicators"]["series_shared"], "n": 20, "steps": 20},
     },
-    assumptions={"seeds": [1], "n": 8, "samples": 8, "epochs": 5, "steps": 20},
+    assumptions={"seeds": [1], "n": 10, "samples": 8, "epochs": 5, "steps": 20},
     width={
         "families": {"dnn": [8, 32, 128, 512]},
         "seeds": [1, 2],
