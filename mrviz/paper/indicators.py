@@ -12,6 +12,7 @@ import numpy as np
 from mrviz.paper.answer import Answer, Interval, verdict
 from mrviz.paper.settings import RULES, Settings
 from mrviz.paper.tables import Row, Table, Tables, Task, column, where
+from mrviz.study.correlation import USUAL_SHARE
 from mrviz.study.grid import configurations
 from mrviz.study.measure import run_one
 from mrviz.targets.raw import TARGETS
@@ -47,6 +48,9 @@ KEPT = (
     *("T2_status", *INDICATORS),
 )
 KINDS = ("image", "series")
+
+CHUNK = 50
+"""Resamples that are ranked together."""
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -119,25 +123,32 @@ def stratified(
         return None, None, 0
     stratum, cluster = _numbers(rows, strata), _numbers(rows, SOURCE)
     inside = set(SOURCE) <= set(strata)
-    value = _mean_correlation(x, y, stratum)
+    each = _correlations(x, y, stratum)[1]
+    value = float(each.mean()) if len(each) else None
     members = [np.flatnonzero(cluster == k) for k in range(int(cluster.max()) + 1)]
     if value is None or len(members) < RULES["fewest"]:
         return value, None, len(members)
     rng, draws, count = np.random.default_rng(RULES["seed"]), [], int(stratum.max()) + 1
-    for _ in range(RULES["resamples"]):
-        picked = rng.integers(0, len(members), len(members))
-        index = np.concatenate([members[k] for k in picked])
-        labels = stratum[index]
-        if inside:
-            sizes = [len(members[k]) for k in picked]
-            labels = labels + count * np.repeat(np.arange(len(picked)), sizes)
-        found = _mean_correlation(x[index], y[index], labels)
-        if found is not None:
-            draws.append(found)
-    if len(draws) < 0.95 * RULES["resamples"]:
+    for _ in range(0, RULES["resamples"], CHUNK):
+        index, labels = [], []
+        for k in range(CHUNK):
+            picked = rng.integers(0, len(members), len(members))
+            parts = [members[j] for j in picked]
+            index.append(np.concatenate(parts))
+            # Inside sources, one drawn twice counts as two: another label for each draw.
+            place = np.repeat(np.arange(len(parts)), [len(part) for part in parts]) * inside
+            labels.append((k * len(parts) + place) * count + stratum[index[-1]])
+        rows_, labels_ = np.concatenate(index), np.concatenate(labels)
+        found = _correlations(x[rows_], y[rows_], labels_)
+        of_resample = found[0] // (len(members) * count)
+        known = np.bincount(of_resample, minlength=CHUNK)
+        sums = np.bincount(of_resample, found[1], CHUNK)
+        draws.append(sums[known > 0] / known[known > 0])
+    values = np.concatenate(draws)
+    if len(values) < USUAL_SHARE * RULES["resamples"]:
         return value, None, len(members)
     tail = (1 - RULES["level"]) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
+    low, high = np.quantile(values, [tail, 1 - tail])
     return value, (float(low), float(high)), len(members)
 
 
@@ -146,14 +157,15 @@ def _numbers(rows: Sequence[Row], names: Sequence[str]) -> Any:
     return np.unique(keys, return_inverse=True)[1]
 
 
-def _mean_correlation(x: Values, y: Values, labels: Any) -> float | None:
-    """Mean of Spearman's ρ among the values of each label, where it is defined."""
+def _correlations(x: Values, y: Values, labels: Any) -> tuple[Any, Values]:
+    """Labels among whose values Spearman's ρ is defined, and the ρ of each."""
     from scipy.stats import rankdata
 
-    labels = np.unique(labels, return_inverse=True)[1]
+    names, labels = np.unique(labels, return_inverse=True)
     count = np.bincount(labels)
 
     def ranks(values: Values) -> Values:
+        """Ranks inside each label, all at once: less the mean, so where they begin is no matter."""
         place = np.unique(values, return_inverse=True)[1]
         found = rankdata(labels * float(len(values)) + place)
         return np.asarray(found - (np.bincount(labels, found) / count)[labels])
@@ -161,9 +173,7 @@ def _mean_correlation(x: Values, y: Values, labels: Any) -> float | None:
     a, b = ranks(x), ranks(y)
     products, first, second = (np.bincount(labels, v) for v in (a * b, a * a, b * b))
     known = (count >= 3) & (first > 1e-9) & (second > 1e-9)
-    if not known.any():
-        return None
-    return float((products[known] / np.sqrt(first[known] * second[known])).mean())
+    return names[known], products[known] / np.sqrt(first[known] * second[known])
 
 
 def correlations(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -136,7 +136,7 @@ DEFAULT: dict[str, Any] = {
         ],
         "series_programs": [
             {"program": "linear"},
-            {"program": "low_rank", "capacity": [2, 8]},
+            {"program": "low_rank", "capacity": [2, 8], "image_size": 48},
             {"program": "overlay"},
             {"program": "frequency"},
         ],
