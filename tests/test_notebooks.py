@@ -7,6 +7,8 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+SAID = {"07-paper": "Markdown"}
+"""What one of the results of a notebook says as text, where it is not a spectrum."""
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda p: p.stem)
@@ -53,4 +55,5 @@ def test_it_runs(path):
         for cell in notebook.cells
         for output in cell.get("outputs", [])
     ]
-    assert any("Spectrum(order=640" in text for text in texts)
+    said = SAID.get(path.stem, "Spectrum(order=640")
+    assert any(said in text for text in texts)

@@ -53,19 +53,20 @@ def as_markdown(answers: Sequence[Answer], about: Mapping[str, Any]) -> str:
         + ".",
     ]
     for number, title, members in _by_question(answers):
-        lines += ["", f"### {number}. {title}", ""]
-        lines += [
-            "| | claim | verdict | statistic [95 % interval] | runs |",
-            "|---|---|---|---|---|",
-        ]
-        for answer in members:
-            cells = (
-                *(answer.question, answer.claim, f"**{answer.verdict}**"),
-                *(answer.numbers(), f"{answer.runs:,}"),
-            )
-            lines.append("| " + " | ".join(cells) + " |")
-        lines += ["", *(f"- {answer.question}: {answer.text}" for answer in members)]
+        lines += ["", f"### {number}. {title}", "", as_table(members)]
     return "\n".join(lines)
+
+
+def as_table(answers: Sequence[Answer]) -> str:
+    """Answers as a table of Markdown, and what was measured for each below it."""
+    lines = ["| | claim | verdict | statistic [95 % interval] | runs |", "|---|---|---|---|---|"]
+    for answer in answers:
+        cells = (
+            *(answer.question, answer.claim, f"**{answer.verdict}**"),
+            *(answer.numbers(), f"{answer.runs:,}"),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *(f"- {a.question}: {a.text}" for a in answers)])
 
 
 def _by_question(answers: Sequence[Answer]) -> list[tuple[int, str, list[Answer]]]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from mrviz._cache import write_atomically
+from mrviz._checks import as_device
 from mrviz.errors import InputError
 from mrviz.paper import accuracy, assumptions, bound, indicators, kernels, loss
 from mrviz.paper.answer import Answer
@@ -108,6 +109,7 @@ def run(
 
     Raises:
         InputError: an unknown size or table, or a folder with runs of other settings.
+        DeviceError: there is no such device.
     """
     settings = settings_of(size) if settings is None else settings
     names = list(TABLES) if tables is None else list(tables)
@@ -115,6 +117,7 @@ def run(
         raise InputError(
             f"there is no table {', '.join(unknown)}; the tables are {', '.join(TABLES)}"
         )
+    as_device(device)
     mark = mark_of(settings)
     kept = {name: read(folder / f"{name}.csv", mark) for name in TABLES}
     try:

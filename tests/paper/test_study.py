@@ -24,19 +24,7 @@ from tests.paper.tiny import TINY
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with the tiny study, all questions."""
-    for package in ("mlxtend", "sklearn", "aeon", "efficientnet_lite_pytorch"):
-        pytest.importorskip(package)
-    place = tmp_path_factory.mktemp("paper")
-    study.run(place, settings=TINY)
-    return place
-
-
-@pytest.fixture(scope="module")
-def rows(folder):
-    return study.load(folder, settings=TINY)
+TINY_TASKS = {name: table.tasks(TINY) for name, table in study.TABLES.items()}
 
 
 def test_every_question_is_answered(folder, rows):
@@ -47,9 +35,6 @@ def test_every_question_is_answered(folder, rows):
     assert all(not row.get("error") for row in rows["indicators"])
     for name, part in rows.items():
         assert len({row["task"] for row in part}) == len(TINY_TASKS[name]), name
-
-
-TINY_TASKS = {name: table.tasks(TINY) for name, table in study.TABLES.items()}
 
 
 def test_stored_verdicts_are_those_of_the_stored_tables(folder, rows):

@@ -53,7 +53,7 @@ TINY = {
                 "source": "fcn",
                 "depth": 1,
                 "width": 2,
-                "input_size": 32,
+                "input_size": 64,
                 "trained_on": [None],
                 "target": "ucr:GunPoint",
                 "seed": [1],
