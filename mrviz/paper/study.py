@@ -117,7 +117,7 @@ def run(
         raise InputError(
             f"there is no table {', '.join(unknown)}; the tables are {', '.join(TABLES)}"
         )
-    as_device(device)
+    as_device(device, torch.device("cpu"))
     mark = mark_of(settings)
     kept = {name: read(folder / f"{name}.csv", mark) for name in TABLES}
     try:
