@@ -84,8 +84,8 @@ verdicts(2)
 # %% [markdown]
 # ## 3. Does the target loss fall as λ_min[K_S] grows?
 #
-# **Claim** (Corollary 1): yes; in the paper's experiments for FC, but for VP only where the input of
-# the source is large. **Measured**: Spearman's ρ of the target's training loss with the
+# **Claim** (Corollary 1): yes; in the paper's experiments for FC, but for VP only where the input
+# of the source is large. **Measured**: Spearman's ρ of the target's training loss with the
 # infinite-width λ_min[K_S] over the depths of one sweep. Falling is negative. The image keeps 20
 # pixels while the source grows, so the frame of VP grows with it.
 
