@@ -9,8 +9,8 @@ import ipywidgets as w
 
 from mrviz.programs.options import Option
 
-AUTOMATIC = ("automatic", "")
-"""Stands for ``None``, what fits the shapes."""
+AUTOMATIC = ("auto", "")
+"""Stands for ``None``, what fits the shapes; short, as it stands beside a slider."""
 
 
 class OptionControls:

@@ -456,9 +456,9 @@ def test_values_that_no_slider_offers_are_shown_and_none_is_automatic(controls, 
     assert controls.experiment == chosen and changes == []
     slider = controls.options.widgets["scale"]
     places = [label for label, _ in slider.options]
-    assert places[0] == "automatic" and places[3:6] == ["0.3", "0.33", "0.4"]
+    assert places[0] == "auto" and places[3:6] == ["0.3", "0.33", "0.4"]
     controls.set(SMALL.changed(program="scaled_border"))
-    assert controls.options.widgets["scale"].label == "automatic"
+    assert controls.options.widgets["scale"].index == 0
     assert controls.experiment.options == {}
 
 
@@ -473,3 +473,47 @@ def test_an_option_that_declares_nothing_keeps_its_value_without_a_widget():
     assert list(found.widgets) == ["count"]
     assert found.values == {"places": 3, "count": 2, "name": "y"}
     found.close()
+
+
+def test_a_program_gets_its_controls_and_its_choices_from_its_own_file(capsys):
+    from typing import Annotated, Literal
+
+    from mrviz import cli
+    from mrviz.programs import Overlay, program
+    from mrviz.programs.options import Between
+
+    class Tinted(Overlay):
+        key, label = "tinted", "tinted overlay"
+
+        def __init__(
+            self,
+            source_shape,
+            target_shape,
+            *,
+            tint: Annotated[float, Between(0, 1, 0.25), "added everywhere"] = 0.5,
+            ink: Literal["warm", "cold"] = "warm",
+        ):
+            super().__init__(source_shape, target_shape)
+            self.tint = tint if ink == "warm" else -tint
+
+        def forward(self, x):
+            return super().forward(x) + self.tint
+
+    program(Tinted)
+    controls = Controls(SMALL.changed(program="tinted"), ignore)
+    try:
+        tint, ink = controls.options.widgets["tint"], controls.options.widgets["ink"]
+        assert (values(tint), tint.value) == ([0, 0.25, 0.5, 0.75, 1], 0.5)
+        assert (values(ink), ink.value) == (["warm", "cold"], "warm")
+        assert tint.tooltip == "added everywhere"
+        tint.value = 0.75
+        experiment = controls.experiment
+        assert "tint=0.75" in experiment.code()
+        built = experiment.build(experiment.load_source(progress=False), experiment.load_target())
+        assert built.program.tint == 0.75
+        wrong = ["spectrum", "--program", "tinted", "--option", "ink=green"]
+        assert cli.main(wrong) == 2
+        assert "ink must be one of 'warm', 'cold', got 'green'" in capsys.readouterr().err
+    finally:
+        controls.close()
+        del PROGRAMS["tinted"]
