@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -13,7 +14,9 @@ from mrviz._checks import as_device
 from mrviz._progress import CancelFlag, ProgressCallback
 from mrviz.errors import InputError
 from mrviz.programs import MAPPINGS, PROGRAMS, ReprogrammedModel, reprogram
+from mrviz.programs.chosen import checked_options, declared_by, in_words
 from mrviz.programs.model import check_kinds
+from mrviz.programs.options import Option, Options
 from mrviz.sources import SOURCES, SourceModel, load_source
 from mrviz.targets import TARGETS, Kind, Target, kind_of, load_target
 from mrviz.targets.options import as_choice, as_count
@@ -39,6 +42,7 @@ HELP = {
     "capacity": "capacity of the program, how much of it is trainable; default: the largest",
     "image_size": "side the image is resized to before the program places it",
     "mapping": "output mapping",
+    "options": "options of the program and the mapping, by name",
     "reduce": "kernel reduction: full, trace, sum or a class number",
     "dtype": "precision of the Jacobians",
     "device": "where to compute: cpu, cuda, cuda:1, …; default: cpu",
@@ -72,7 +76,13 @@ def kind_of_target(target: str | Target) -> Kind:
 class Experiment:
     """Everything that can be chosen in the Explorer and on the command line; see ``HELP``.
 
-    ``source``, ``target`` and ``program`` are names, or objects of your own.
+    ``source``, ``target`` and ``program`` are names, or objects of your own. ``options`` are
+    those of the program and the mapping that differ from their defaults, but for those that are
+    choices by themselves, such as ``image_size``.
+
+    Example:
+        >>> Experiment(program="linear", options={"bias": False}).options
+        {'bias': False}
     """
 
     source: str | SourceModel = "efficientnet-lite0"
@@ -88,6 +98,7 @@ class Experiment:
     capacity: int | None = None
     image_size: int | None = None
     mapping: str = "frequency"
+    options: Mapping[str, Any] = Options()
     reduce: str | int = "full"
     dtype: str = "float32"
     device: str | None = None
@@ -108,6 +119,8 @@ class Experiment:
             raise InputError(f"n must be a positive number of samples, got {self.n!r}")
         if isinstance(self.program, str):
             self._check_kinds(self.program)
+        options = checked_options(self.options, self.program, self.mapping, NAMES)
+        object.__setattr__(self, "options", options)
 
     def changed(self, **choices: Any) -> Experiment:
         """The same experiment with other choices; what no longer applies goes to its default.
@@ -115,19 +128,37 @@ class Experiment:
         Another source drops the options of the old one, and another source, target, program or
         image size drops the capacity, unless they are among the choices. A target lowers ``n`` to
         the samples it has. A source for series brings a target and a program that fit it, where
-        the present ones do not, and so on for images and for targets.
+        the present ones do not, and so on for images and for targets. Another program or mapping
+        drops the options of the old one.
+
+        Args:
+            **choices: fields, and options of program and mapping by their own names.
 
         Raises:
             InputError: a choice that does not exist.
+
+        Example:
+            >>> Experiment().changed(program="linear", bias=False).changed(seed=1).options
+            {'bias': False}
         """
-        names = [f.name for f in fields(self)]
-        unknown = sorted(set(choices) - set(names))
-        if unknown:
-            raise InputError(
-                f"no choice {', '.join(unknown)} here; the choices are {', '.join(names)}"
-            )
+        named = {name: choices.pop(name) for name in list(choices) if name not in NAMES}
         dropped = self._fitting(choices)
         choices = {**dropped, **choices}
+        after = {key: choices.get(key, getattr(self, key)) for key in ("program", "mapping")}
+        known = {owner: declared_by(owner, name, NAMES) for owner, name in after.items()}
+        if unknown := sorted(set(named) - set(known["program"]) - set(known["mapping"])):
+            raise InputError(
+                f"no choice {', '.join(unknown)} here; the choices are {', '.join(NAMES)}; "
+                f"{in_words(after['program'], after['mapping'], NAMES)}"
+            )
+        kept = {
+            name: value
+            for name, value in self.options.items()
+            if any(name in known[owner] for owner in known if owner not in choices)
+        }
+        choices["options"] = {**choices.get("options", kept), **named}
+        if any(self.options.get(name) != choices["options"].get(name) for name in known["program"]):
+            dropped["capacity"] = None
         if "source" in choices:
             dropped |= dict.fromkeys(SOURCE_OPTIONS)
         if "program" in choices:
@@ -175,6 +206,19 @@ class Experiment:
             found["program"] = DEFAULTS[kind]["program"]
         return found
 
+    def declared_options(self) -> dict[str, Option]:
+        """What program and mapping declare of the options that :attr:`options` may hold."""
+        return declared_by("program", self.program, NAMES) | declared_by(
+            "mapping", self.mapping, NAMES
+        )
+
+    def option_values(self) -> dict[str, Any]:
+        """All options of program and mapping, defaults included."""
+        return {
+            name: self.options.get(name, option.default)
+            for name, option in self.declared_options().items()
+        }
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the target's classes; empty for real-valued targets."""
@@ -199,7 +243,7 @@ class Experiment:
         options: dict[str, Any] = {}
         if isinstance(self.program, str):
             options[PROGRAMS[self.program].capacity or "capacity"] = self.capacity
-        options["image_size"] = self.image_size
+        options |= {"image_size": self.image_size, **self.options}
         return {name: value for name, value in options.items() if value is not None}
 
     def load_source(
@@ -275,6 +319,7 @@ class Experiment:
             options |= self.program_options()
         else:
             program = "program"
+            options |= self.options
             lines.append(f"# program: your own {type(self.program).__name__}")
         lines.append(
             f"model = mrviz.reprogram(source, target, program={program}, {_call(**options)})"
@@ -304,6 +349,8 @@ class Experiment:
         parts.append(PROGRAMS[program].label if isinstance(program, str) else "own program")
         if self.capacity is not None:
             parts[1] += f" {self.capacity}"
+        if self.options:
+            parts.append(", ".join(f"{name}={value}" for name, value in self.options.items()))
         if self.reduce != "full":
             parts.append(str(self.reduce))
         return " · ".join(parts)
@@ -316,7 +363,11 @@ class Experiment:
                 values[key] = values[key].name
         if not isinstance(values["program"], str):
             values["program"] = type(values["program"]).__name__
-        return values
+        return {**values, "options": dict(self.options)}
+
+
+NAMES = tuple(f.name for f in fields(Experiment))
+"""Names of the choices."""
 
 
 def _call(*args: Any, **kwargs: Any) -> str:

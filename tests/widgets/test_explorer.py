@@ -65,6 +65,26 @@ def test_choices_are_attributes(opened):
     assert "capacity" in type(explorer).capacity.__doc__
 
 
+def test_options_are_attributes_too(opened):
+    explorer = ready(opened(**SMALL, mapping="bayesian", lam=2))
+    assert explorer.lam == 2 and explorer.activation == "sigmoid" and "lam" in dir(explorer)
+    explorer.activation = "identity"
+    found = ready(explorer).results.experiment
+    assert found.options == explorer.options == {"activation": "identity", "lam": 2}
+    assert "activation='identity', lam=2.0" in explorer._bridge.code
+    before = explorer.state
+    explorer._controls.options.widgets["lam"].value = 0.5
+    assert ready(explorer).results.experiment.options["lam"] == 0.5
+    explorer.state = before
+    assert ready(explorer).state == before
+    explorer.program = "linear"
+    assert ready(explorer).options == {"lam": 2} and not hasattr(explorer, "activation")
+    with pytest.raises(InputError, match=r"no choice activation .*'linear' has the options bias"):
+        explorer.activation = "identity"
+    with pytest.raises(InputError, match="no choice capcity"):
+        explorer.capcity = 3
+
+
 def test_state_can_be_read_changed_and_restored(opened):
     explorer = ready(opened(**SMALL))
     before = explorer.state
