@@ -177,7 +177,7 @@ def _known_to_timm(timm: Any, model: str) -> Known:
         size=height,
         mean=tuple(config.mean),
         std=tuple(config.std),
-        has_weights=config.has_weights,
+        has_weights=bool(config.has_weights),
         fixed_size=bool(config.fixed_input_size),
         classes=_imagenet_names(config),
     )
@@ -190,6 +190,8 @@ def _imagenet_names(config: Any) -> tuple[str, ...] | None:
     if subset is None:
         return None
     info = ImageNetInfo(subset)
+    if info.num_classes() != config.num_classes:
+        return None
     return tuple(info.index_to_description(k) for k in range(info.num_classes()))
 
 

@@ -189,15 +189,14 @@ def _fetch(name: str, known: OpenMLSet) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unusable(name: str, reason: str) -> MissingDataError:
-    from sklearn.datasets import get_data_home
-
+    home = Path(os.environ.get("SCIKIT_LEARN_DATA") or "~/scikit_learn_data").expanduser()
     known = OPENML[name]
     package = ", or apt install dataset-fashion-mnist" if name == "fashion-mnist" else ""
     return MissingDataError(
         f"the data set {name!r} comes from OpenML (set {known.data_id}, {known.name!r}), and that "
         f"failed: {reason}. Its first use needs the internet; later ones read "
-        f"{Path(get_data_home()) / 'openml'} (SCIKIT_LEARN_DATA names another folder), which can "
-        f"be copied from another machine{package}"
+        f"{home / 'openml'} (SCIKIT_LEARN_DATA names another folder), which can be copied from "
+        f"another machine{package}"
     )
 
 
