@@ -17,7 +17,7 @@ from mrviz.programs import MAPPINGS, PROGRAMS, ReprogrammedModel, reprogram
 from mrviz.programs.chosen import checked_options, declared_by, in_words
 from mrviz.programs.model import check_kinds
 from mrviz.programs.options import Option, Options
-from mrviz.sources import SOURCES, SourceModel, load_source
+from mrviz.sources import SourceModel, load_source, source_spec
 from mrviz.targets import TARGETS, Kind, Target, kind_of, load_target
 from mrviz.targets.options import as_choice, as_count
 
@@ -29,14 +29,14 @@ SOURCE_OPTIONS = ("depth", "groups", "width", "input_size", "trained_on", "weigh
 
 
 HELP = {
-    "source": "source model",
+    "source": "source model: a name of mrviz, timm:NAME or torchvision:NAME",
     "depth": "depth (level) of a source of a family",
     "groups": "groups of a vgg or resnet",
     "width": "width of a source of a family",
     "input_size": "side of the source's input in pixels, or length of its series",
     "trained_on": "data set a source of a family is trained on; images or series, as it takes",
     "weights": "weights of a pretrained source: pretrained or random",
-    "target": "target data set",
+    "target": "target data set; some are downloaded when first used",
     "n": "number of target training samples in the Gram",
     "program": "input program",
     "capacity": "capacity of the program, how much of it is trainable; default: the largest",
@@ -63,7 +63,7 @@ SHAPES = {"image": (1, 1, 1), "series": (1, 1)}
 def kind_of_source(source: str | SourceModel) -> Kind:
     """The kind of a source's inputs."""
     if isinstance(source, str):
-        return SOURCES[source].kind
+        return source_spec(source).kind
     return kind_of(source.input_shape)
 
 
@@ -105,8 +105,9 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.source, SourceModel):
+            source_spec(self.source)
         for name, own, known in (
-            ("source", SourceModel, SOURCES),
             ("target", Target, TARGETS),
             ("program", nn.Module, PROGRAMS),
             ("mapping", (), MAPPINGS),
@@ -189,10 +190,8 @@ class Experiment:
         """Source, target and program of the kind that was chosen, where the present do not fit."""
         chosen = [name for name in ("source", "target") if name in choices]
         kinds = {"source": kind_of_source, "target": kind_of_target}
-        known: dict[str, Any] = {"source": SOURCES, "target": TARGETS}
-        if not chosen or any(
-            isinstance(choices[name], str) and choices[name] not in known[name] for name in chosen
-        ):
+        target = choices.get("target")
+        if not chosen or (isinstance(target, str) and target not in TARGETS):
             return {}
         kind = kinds[chosen[0]](choices[chosen[0]])
         if kind == "other":
@@ -338,9 +337,9 @@ class Experiment:
 
     def label(self) -> str:
         """A short name for legends."""
-        source = self.source if isinstance(self.source, str) else self.source.name
-        spec = SOURCES.get(source)
-        parts = [spec.label if spec else source]
+        source = self.source
+        spec = source_spec(source) if isinstance(source, str) else None
+        parts = [source.name if isinstance(source, SourceModel) else source_spec(source).label]
         if self.depth is not None:
             parts[0] += f" depth {self.depth}"
         if self.weights == "random" or (spec and not spec.pretrained and not self.trained_on):

@@ -191,3 +191,19 @@ def test_it_runs_as_a_program():
     command = [sys.executable, "-m", "mrviz.cli", "spectrum", *arguments(SMALL), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert json.loads(done.stdout)["spectrum"]["order"] == 200
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("denn", "'dnn', 'cnn'"),
+        ("timm:resnet18", 'pip install "mrviz[vision]"'),
+        ("torchvision:resnet18", 'pip install "mrviz[vision]"'),
+    ],
+)
+def test_a_source_that_is_not_there_is_an_error_of_one_line(capsys, monkeypatch, source, words):
+    for library in ("timm", "torchvision"):
+        monkeypatch.setitem(sys.modules, library, None)
+    assert cli.main(["spectrum", "--source", source]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("mrviz: ") and words in message and message.count("\n") == 1

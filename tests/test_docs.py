@@ -93,6 +93,15 @@ def test_the_python_of_the_page_about_training(tmp_path, monkeypatch):
     assert names["model"].predict(x).equal(names["again"].predict(x))
 
 
+def test_the_python_of_the_page_about_data(capsys):
+    names = run_page("data.md")
+    printed = capsys.readouterr().out
+    table = text_of("data.md").partition("## Sources")[0]
+    assert all(f"| `{name}` |" in table for name in names["to_download"])
+    assert names["to_download"] == ["fashion-mnist", "cifar-10", "svhn", "usps"]
+    assert "T-shirt/top" in printed and "Did you mean 'efficientnet-lite" in printed
+
+
 @pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
 def test_every_local_link_leads_somewhere(page):
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page)):

@@ -20,7 +20,6 @@ from mrviz.theory import ICONS
 from mrviz.workbench import Result, Workbench
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "source": tuple(SOURCES),
     "target": tuple(TARGETS),
     "trained_on": (*TARGETS, *FORECASTS),
     "weights": ("pretrained", "random"),
@@ -93,13 +92,15 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
             default=choice.default,
             choices=tuple(PROGRAMS) if choice.name == "program" else CHOICES.get(choice.name),
             type=int if choice.name in NUMBERS else str,
-            help=HELP[choice.name] + _of_programs(choice.name),
+            help=HELP[choice.name] + _known(choice.name),
         )
 
 
-def _of_programs(choice: str) -> str:
-    """What the programs there are declare about a choice, to follow its help."""
-    if choice == "capacity":
+def _known(choice: str) -> str:
+    """The sources there are, and what programs declare about a choice, to follow its help."""
+    if choice == "source":
+        known = list(SOURCES)
+    elif choice == "capacity":
         known = [f"{name}: {s.capacity_label}" for name, s in PROGRAMS.items() if s.capacity]
     elif choice == "image_size":
         known = [name for name, spec in PROGRAMS.items() if choice in spec.options]

@@ -21,7 +21,7 @@ from mrviz.experiment import (
 )
 from mrviz.programs import PROGRAMS, ProgramSpec
 from mrviz.programs.chosen import declared_by
-from mrviz.sources import SOURCES, SourceModel
+from mrviz.sources import SourceModel, source_spec
 from mrviz.targets import FORECASTS, TARGETS, Target
 from mrviz.widgets.inputs import NONE, make_inputs, programs_on
 from mrviz.widgets.options import OptionControls
@@ -189,7 +189,7 @@ class Controls:
 
     def _source_options(self) -> tuple[str, ...]:
         source = self.widgets["source"].value
-        return SOURCES[source].options if isinstance(source, str) else ()
+        return source_spec(source).options if isinstance(source, str) else ()
 
     def _applies(self, option: str) -> bool:
         linear = self.widgets["source"].value == "dnn" and self.widgets["depth"].value == 1
@@ -250,7 +250,7 @@ class Controls:
         for key in ("depth", "groups", "width", "input_size"):
             self.widgets[key].layout.display = None if key in options else "none"
             if isinstance(source, str) and key in options:
-                span = SOURCES[source].ranges[key]
+                span = source_spec(source).ranges[key]
                 low = max(span.low, 8) if key == "input_size" else span.low
                 self.widgets[key].min, self.widgets[key].max = 0, max(span.high, low)
                 self._set_slider(key, span.default)
@@ -260,13 +260,13 @@ class Controls:
         weights.layout.display = None if isinstance(source, str) else "none"
         if self._trains():
             known: dict[str, Any] = {**TARGETS, **FORECASTS}
-            trained = [name for name in SOURCES[source].choices["trained_on"] if name is not None]
+            trained = [n for n in source_spec(source).choices["trained_on"] if n is not None]
             weights.options = [
                 ("random", NONE),
                 *((f"trained on {known[name].label}", name) for name in trained),
             ]
         elif isinstance(source, str):
-            weights.options = [(c, c) for c in SOURCES[source].choices["weights"]]
+            weights.options = [(c, c) for c in source_spec(source).choices["weights"]]
         weights.value = weights.options[0][1]
 
     def _refresh_target(self) -> None:

@@ -261,7 +261,7 @@ class Explorer(Choices):
         with suppress(MissingDataError):  # so that another target shows without a wait
             for name, spec in TARGETS.items():
                 stop_if_cancelled(flag, name)
-                if spec.kind == kind_of_target(experiment.target):
+                if spec.kind == kind_of_target(experiment.target) and not spec.online:
                     load_raw(name)
 
     def _run_preset(
