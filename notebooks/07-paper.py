@@ -27,12 +27,12 @@
 # %%
 from IPython.display import Markdown
 
+from mrviz import paper
 from mrviz.figures.paper import paper_figures
-from mrviz.paper import study
 from mrviz.paper.report import as_table, made
 
-tables = study.load()
-answers = study.answers(tables)
+tables = paper.load()
+answers = paper.answers(tables)
 figures = paper_figures(tables)
 
 
@@ -40,7 +40,7 @@ def verdicts(question):
     return Markdown(as_table([a for a in answers if a.question.startswith(str(question))]))
 
 
-Markdown(made(study.about()))
+Markdown(made(paper.about()))
 
 # %% [markdown]
 # ## 1. Does λ_min[K_S] grow with depth?
@@ -137,7 +137,9 @@ verdicts(5)
 # %% [markdown]
 # **What it does not show.** λ_min of ∇Φᵀ∇Φ is one reading of Assumption 3, the one that is not
 # trivially zero (`docs/theory.md`, section 4); it depends on the scale of the pixels. The networks
-# are small, as their tangent features are written out; the wide limit is looked at for
+# are small, as their tangent features are written out. Eq. 16 is the kernel of a regression to
+# one-hot labels; networks trained with cross-entropy have larger outputs, so that a distance near 1
+# may be a matter of scale. The wide limit is looked at for
 # Proposition 1 alone.
 
 # %% [markdown]
@@ -170,7 +172,7 @@ import tempfile
 from pathlib import Path
 
 folder = Path(tempfile.mkdtemp())
-study.run(folder, "quick", tables=["width"])
+paper.run(folder, "quick", tables=["width"])
 print("mrviz study paper --quick    # or without --quick, or with --full --device cuda")
 print("mrviz study paper --report   # answers from the stored tables, --html FILE for the figures")
-print(len(study.load(folder)["width"]), "rows measured just now")
+print(len(paper.load(folder)["width"]), "rows measured just now")

@@ -49,6 +49,9 @@ KEPT = (
 )
 KINDS = ("image", "series")
 
+CHANCE = 0.02
+"""An accuracy this near to 1/C is called chance in a text; no verdict reads it."""
+
 CHUNK = 50
 """Resamples that are ranked together."""
 
@@ -219,6 +222,7 @@ def answers(tables: Tables) -> tuple[Answer, ...]:
                 f"{', '.join(SCOPES[scope])}; intervals by bootstrap over {row['sources']} "
                 f"sources; {parts}."
             )
+            text += f" {misses(tables[NAME])}" if name == "predicted_accuracy" else ""
             found.append(
                 Answer(
                     f"4{'ab'[k]}{j + 1}",
@@ -231,6 +235,23 @@ def answers(tables: Tables) -> tuple[Answer, ...]:
                 )
             )
     return tuple(found)
+
+
+def misses(rows: Sequence[Row]) -> str:
+    """How far the matched prediction is off, and how many runs stay at chance, in a sentence."""
+    parts = []
+    for kind in KINDS:
+        done = [r for r in where(rows, kind=kind) if r.get("test_accuracy") is not None]
+        known = [r for r in done if r.get("predicted_accuracy") is not None]
+        if not known:
+            continue
+        off = np.subtract(column(known, "predicted_accuracy"), column(known, "test_accuracy"))
+        chance = sum(abs(r["test_accuracy"] - 1 / r["classes"]) < CHANCE for r in done)
+        parts.append(
+            f"{kind}: off by {np.abs(off).mean():.1%} on average, {off.mean():+.1%} with its sign, "
+            f"and {chance} of {len(done)} runs end within {CHANCE:.0%} of chance"
+        )
+    return "; ".join(parts) + "." if parts else ""
 
 
 def _shown(row: Mapping[str, Any]) -> str:

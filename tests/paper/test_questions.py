@@ -106,6 +106,7 @@ def indicator_rows(signs, kinds=("image",)):
             "seed": seed,
             "target": "digits",
             "kind": kind,
+            "classes": 10,
             "program": program,
             "capacity": None,
             "T2_status": "holds",
@@ -126,6 +127,16 @@ def test_question_4(expected):
     assert "4a6" not in found  # source accuracy does not differ within a source
     assert found["4a1"].runs == 16
     assert found["4b1"].verdict in (expected, "cannot tell")
+
+
+def test_how_far_the_prediction_is_off_is_told():
+    base = {"kind": "series", "classes": 2, "predicted_accuracy": 0.9}
+    rows = [{**base, "test_accuracy": 0.5}, {**base, "test_accuracy": 0.9}]
+    found = indicators.misses([*rows, {**base, "test_accuracy": None}])
+    assert found == (
+        "series: off by 20.0% on average, +20.0% with its sign, and 1 of 2 runs end within 2% of "
+        "chance."
+    )
 
 
 def test_the_mean_of_correlations_inside_strata_is_that_of_scipy():
