@@ -118,8 +118,8 @@ def autotune(
         >>> target = mrviz.Target(x, y, x, y)
         >>> tuning = autotune(source, target, 60, programs=["border", "linear"], finalists=2,
         ...     steps=10, progress=False)
-        >>> tuning.steps, tuning.chosen.program
-        (60, 'linear')
+        >>> tuning.steps, len(tuning.candidates)
+        (60, 4)
     """
     need_optuna()
     for name, value, least in (
@@ -167,9 +167,13 @@ def autotune(
             f"once: pass budget={finalists * steps} or more, fewer finalists, or fewer steps"
         )
     search_on = without_test(split)
-    run = _Run(choices, settings, Search((), (), search_on, settings, cancel))
+    search = Search((), (), search_on, settings, cancel)
+    run = _Run(choices, settings, search, _notes(target, split, settings))
     try:
-        screen(choices, search_on, settings, run.rows, progress, cancel)
+        try:
+            screen(choices, search_on, settings, run.rows, progress, cancel)
+        finally:
+            run.sort()
         run.choose(finalists)
         run.search.run(run.places("finalist"), progress)
         run.audit(audit, progress)
@@ -182,21 +186,31 @@ def autotune(
 class _Run:
     """A tuning in progress."""
 
-    def __init__(self, choices: list[Choice], settings: dict[str, Any], search: Search) -> None:
+    def __init__(
+        self,
+        choices: list[Choice],
+        settings: dict[str, Any],
+        search: Search,
+        notes: tuple[str, ...],
+    ) -> None:
+        self.notes = notes
         self.choices = choices
         self.settings = settings
         self.search = search
         self.rows: list[TunedCandidate] = []
 
+    def sort(self) -> None:
+        """The best prediction first, those that failed last."""
+        order = sorted(range(len(self.rows)), key=lambda k: _order(self.rows[k]))
+        self.rows = [self.rows[k] for k in order]
+        self.choices = [self.choices[k] for k in order]
+
     def choose(self, finalists: int) -> None:
-        """Sorts the candidates by prediction, and says who is trained.
+        """Says who is trained.
 
         Raises:
             InputError: all of them failed.
         """
-        order = sorted(range(len(self.rows)), key=lambda k: _order(self.rows[k]))
-        self.rows = [self.rows[k] for k in order]
-        self.choices = [self.choices[k] for k in order]
         sound = sum(row.role != "failed" for row in self.rows)
         if not sound:
             raise InputError(
@@ -261,6 +275,7 @@ class _Run:
             screening_seconds=sum(row.screening_seconds for row in rows),
             training_seconds=sum(trial.seconds for trial in trials if not trial.audit),
             audit_seconds=sum(trial.seconds for trial in trials if trial.audit),
+            notes=self.notes,
         )
 
     def tested(self, target: Target) -> Tuning:
@@ -277,6 +292,20 @@ class _Run:
             test_accuracy=accuracy(outputs, values) if target.is_classification else None,
             test_loss=float(sample_losses(outputs, values, self.settings["loss"]).mean()),
         )
+
+
+def _notes(target: Target, split: Target, settings: dict[str, Any]) -> tuple[str, ...]:
+    found = []
+    if target.x_val is None:
+        n, kept = len(target.x_train), len(split.x_train)
+        how = ", the same share of each class" if target.is_classification else ""
+        found.append(f"{n - kept} of {n} training samples served for validation{how}")
+    if settings["optimizer"] != "gd":
+        found.append(
+            f"screened by the prediction of full-batch gradient descent, trained by "
+            f"{settings['optimizer']!r}: the prediction orders candidates only roughly"
+        )
+    return tuple(found)
 
 
 def _order(row: TunedCandidate) -> tuple[float, float]:

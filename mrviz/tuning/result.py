@@ -332,7 +332,7 @@ class Tuning:
 
     def _rows(self) -> list[tuple[str, ...]]:
         several = len({c.source for c in self.candidates}) > 1
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for c in self.candidates:
             name = f"{c.source}: {c.name}" if several else c.name
             interval = c.predicted_interval
