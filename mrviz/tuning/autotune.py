@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,8 @@ from mrviz.tuning.split import validation_split, without_test
 
 SCREENED, PREDICTED = 100, 200
 """Training samples in the kernel of a prediction, and validation samples predicted, by default."""
+
+WORDS = {"adam": "gradient descent with momentum", "sgd": "gradient descent"}
 
 
 def autotune(
@@ -51,8 +54,11 @@ def autotune(
     """Chooses source, program, capacity, mapping and step size, and trains the best.
 
     First every candidate's training is predicted from its tangent kernel, without training
-    (:func:`~mrviz.predict_training`, the number that :func:`~mrviz.rank_programs` ranks by). The
-    best predicted are then trained for real. Optuna's tree-structured Parzen estimator (Bergstra
+    (:func:`~mrviz.predict_training`): that of gradient descent, which is what
+    :func:`~mrviz.rank_programs` ranks by too, and for "adam" that of gradient descent with
+    momentum, at half of the largest stable step. The best predicted are then trained for real.
+    Of several whose kernels say the same, such as an overlay and a patch that is as large as the
+    image, one is. Optuna's tree-structured Parzen estimator (Bergstra
     et al. 2011, with a seed) chooses finalist and step size of each training once each finalist
     was trained at its default, and its median rule ends trainings that lag behind. Everything is
     decided on validation samples. Test samples are not in the data that decides: they are measured
@@ -217,9 +223,15 @@ class _Run:
                 f"none of {len(self.rows)} candidates can be trained. The first, "
                 f"{self.rows[0].name}: {self.rows[0].error}"
             )
-        for place in range(sound):
-            role = "finalist" if place < finalists else "rejected"
-            self.rows[place] = replace(self.rows[place], role=role)
+        taken: list[TunedCandidate] = []
+        for place, row in enumerate(self.rows[:sound]):
+            twin = next((other for other in taken if _alike(row, other)), None)
+            chosen = len(taken) < finalists and twin is None
+            if chosen:
+                taken.append(row)
+            notes = row.notes if twin is None else (*row.notes, f"predicted as {twin.name} is")
+            role = "finalist" if chosen else "rejected"
+            self.rows[place] = replace(row, role=role, notes=notes)
         self.search.choices = self.choices
         self.search.predicted = [row.predicted_lr for row in self.rows]
 
@@ -302,7 +314,7 @@ def _notes(target: Target, split: Target, settings: dict[str, Any]) -> tuple[str
         found.append(f"{n - kept} of {n} training samples served for validation{how}")
     if settings["optimizer"] != "gd":
         found.append(
-            f"screened by the prediction of full-batch gradient descent, trained by "
+            f"screened by the prediction of full-batch {WORDS[settings['optimizer']]}, trained by "
             f"{settings['optimizer']!r}: the prediction orders candidates only roughly"
         )
     return tuple(found)
@@ -312,6 +324,15 @@ def _order(row: TunedCandidate) -> tuple[float, float]:
     if row.role == "failed" or row.predicted_loss is None:
         return 2.0, 0.0
     return -(row.predicted_accuracy or 0.0), row.predicted_loss
+
+
+def _alike(one: TunedCandidate, other: TunedCandidate) -> bool:
+    """Whether two candidates are one and the same to the kernel."""
+    return (
+        (one.source, one.mapping, one.parameters) == (other.source, other.mapping, other.parameters)
+        and one.predicted_accuracy == other.predicted_accuracy
+        and math.isclose(one.predicted_loss or 0.0, other.predicted_loss or 0.0, rel_tol=1e-6)
+    )
 
 
 def _at_most(value: int | None, name: str, known: int, default: int, kind: str) -> int:

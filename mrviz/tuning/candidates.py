@@ -30,6 +30,12 @@ from mrviz.tuning.result import TunedCandidate
 
 FILL = 0.75
 """Share of the source's input that an image takes up in programs that it does not fit into."""
+PREDICTED_AS = {"adam": "momentum", "sgd": "gd", "gd": "gd"}
+"""Whose steps the prediction simulates, by the optimizer of the trainings.
+
+Adam averages gradients as momentum does. Its steps have no counterpart in the kernel's dynamics,
+but heavy-ball steps get about as far as it in the same number, where plain ones lag behind.
+"""
 
 Sources = SourceChoice | Sequence[SourceChoice] | Mapping[str, SourceChoice]
 
@@ -226,6 +232,7 @@ def _predicted(
         model,
         target,
         loss=settings["loss"],
+        optimizer=PREDICTED_AS[settings["optimizer"]],
         steps=settings["steps"],
         n=settings["n"],
         n_test=settings["n_val"],
