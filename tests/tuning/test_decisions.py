@@ -76,7 +76,14 @@ def test_predictions_are_those_of_predict_training(source, target, tuned):
     watched = mrviz.Target(split.x_train, split.y_train, split.x_val, split.y_val)
     model = mrviz.reprogram(source, watched, program="linear", mapping="identity", seed=0)
     expected = mrviz.predict_training(
-        model, watched, steps=20, n=40, n_test=40, loss="cross_entropy", progress=False
+        model,
+        watched,
+        steps=20,
+        n=40,
+        n_test=40,
+        loss="cross_entropy",
+        optimizer="momentum",
+        progress=False,
     )
     assert row.predicted_accuracy == expected.accuracy
 
