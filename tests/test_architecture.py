@@ -26,6 +26,7 @@ LAYERS = (
     ("study",),
     ("figures",),
     ("widgets",),
+    ("classroom",),
     ("cli", "lab", "doctor"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
