@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help lab test check bench notebooks clean
+.PHONY: help lab test check bench docs notebooks clean
 .DELETE_ON_ERROR:
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test   run the tests            (ARGS='-k spectrum' selects some)"
 	@echo "make check  formatting, lint, types"
 	@echo "make bench  run every benchmark"
+	@echo "make docs   build the documentation site; warnings are errors"
 	@echo "make notebooks  run the notebooks, store their results, take the pictures"
 	@echo "make clean  remove .venv and what tools left behind"
 
@@ -32,6 +33,9 @@ bench: .venv/.lab .venv/.cluster
 		test -e "$$script" || { echo "There are no benchmarks yet."; break; }; \
 		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); \
 	done
+
+docs: .venv/.docs
+	@$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs && echo "build/docs/index.html"
 
 notebooks: .venv/.test
 	@$(BIN)/python tools/render.py

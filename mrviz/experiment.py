@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -13,8 +14,10 @@ from mrviz._checks import as_device
 from mrviz._progress import CancelFlag, ProgressCallback
 from mrviz.errors import InputError
 from mrviz.programs import MAPPINGS, PROGRAMS, ReprogrammedModel, reprogram
+from mrviz.programs.chosen import checked_options, declared_by, in_words
 from mrviz.programs.model import check_kinds
-from mrviz.sources import SOURCES, SourceModel, load_source
+from mrviz.programs.options import Option, Options
+from mrviz.sources import SourceModel, load_source, source_spec
 from mrviz.targets import TARGETS, Kind, Target, kind_of, load_target
 from mrviz.targets.options import as_choice, as_count
 
@@ -26,19 +29,20 @@ SOURCE_OPTIONS = ("depth", "groups", "width", "input_size", "trained_on", "weigh
 
 
 HELP = {
-    "source": "source model",
+    "source": "source model: a name of mrviz, timm:NAME or torchvision:NAME",
     "depth": "depth (level) of a source of a family",
     "groups": "groups of a vgg or resnet",
     "width": "width of a source of a family",
     "input_size": "side of the source's input in pixels, or length of its series",
     "trained_on": "data set a source of a family is trained on; images or series, as it takes",
     "weights": "weights of a pretrained source: pretrained or random",
-    "target": "target data set",
+    "target": "target data set; some are downloaded when first used",
     "n": "number of target training samples in the Gram",
     "program": "input program",
     "capacity": "capacity of the program, how much of it is trainable; default: the largest",
     "image_size": "side the image is resized to before the program places it",
     "mapping": "output mapping",
+    "options": "options of the program and the mapping, by name",
     "reduce": "kernel reduction: full, trace, sum or a class number",
     "dtype": "precision of the Jacobians",
     "device": "where to compute: cpu, cuda, cuda:1, …; default: cpu",
@@ -59,7 +63,7 @@ SHAPES = {"image": (1, 1, 1), "series": (1, 1)}
 def kind_of_source(source: str | SourceModel) -> Kind:
     """The kind of a source's inputs."""
     if isinstance(source, str):
-        return SOURCES[source].kind
+        return source_spec(source).kind
     return kind_of(source.input_shape)
 
 
@@ -72,7 +76,13 @@ def kind_of_target(target: str | Target) -> Kind:
 class Experiment:
     """Everything that can be chosen in the Explorer and on the command line; see ``HELP``.
 
-    ``source``, ``target`` and ``program`` are names, or objects of your own.
+    ``source``, ``target`` and ``program`` are names, or objects of your own. ``options`` are
+    those of the program and the mapping that differ from their defaults, but for those that are
+    choices by themselves, such as ``image_size``.
+
+    Example:
+        >>> Experiment(program="linear", options={"bias": False}).options
+        {'bias': False}
     """
 
     source: str | SourceModel = "efficientnet-lite0"
@@ -88,14 +98,16 @@ class Experiment:
     capacity: int | None = None
     image_size: int | None = None
     mapping: str = "frequency"
+    options: Mapping[str, Any] = Options()
     reduce: str | int = "full"
     dtype: str = "float32"
     device: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.source, SourceModel):
+            source_spec(self.source)
         for name, own, known in (
-            ("source", SourceModel, SOURCES),
             ("target", Target, TARGETS),
             ("program", nn.Module, PROGRAMS),
             ("mapping", (), MAPPINGS),
@@ -108,6 +120,8 @@ class Experiment:
             raise InputError(f"n must be a positive number of samples, got {self.n!r}")
         if isinstance(self.program, str):
             self._check_kinds(self.program)
+        options = checked_options(self.options, self.program, self.mapping, NAMES)
+        object.__setattr__(self, "options", options)
 
     def changed(self, **choices: Any) -> Experiment:
         """The same experiment with other choices; what no longer applies goes to its default.
@@ -115,19 +129,37 @@ class Experiment:
         Another source drops the options of the old one, and another source, target, program or
         image size drops the capacity, unless they are among the choices. A target lowers ``n`` to
         the samples it has. A source for series brings a target and a program that fit it, where
-        the present ones do not, and so on for images and for targets.
+        the present ones do not, and so on for images and for targets. Another program or mapping
+        drops the options of the old one.
+
+        Args:
+            **choices: fields, and options of program and mapping by their own names.
 
         Raises:
             InputError: a choice that does not exist.
+
+        Example:
+            >>> Experiment().changed(program="linear", bias=False).changed(seed=1).options
+            {'bias': False}
         """
-        names = [f.name for f in fields(self)]
-        unknown = sorted(set(choices) - set(names))
-        if unknown:
-            raise InputError(
-                f"no choice {', '.join(unknown)} here; the choices are {', '.join(names)}"
-            )
+        named = {name: choices.pop(name) for name in list(choices) if name not in NAMES}
         dropped = self._fitting(choices)
         choices = {**dropped, **choices}
+        after = {key: choices.get(key, getattr(self, key)) for key in ("program", "mapping")}
+        known = {owner: declared_by(owner, name, NAMES) for owner, name in after.items()}
+        if unknown := sorted(set(named) - set(known["program"]) - set(known["mapping"])):
+            raise InputError(
+                f"no choice {', '.join(unknown)} here; the choices are {', '.join(NAMES)}; "
+                f"{in_words(after['program'], after['mapping'], NAMES)}"
+            )
+        kept = {
+            name: value
+            for name, value in self.options.items()
+            if any(name in known[owner] for owner in known if owner not in choices)
+        }
+        choices["options"] = {**choices.get("options", kept), **named}
+        if any(self.options.get(name) != choices["options"].get(name) for name in known["program"]):
+            dropped["capacity"] = None
         if "source" in choices:
             dropped |= dict.fromkeys(SOURCE_OPTIONS)
         if "program" in choices:
@@ -158,10 +190,8 @@ class Experiment:
         """Source, target and program of the kind that was chosen, where the present do not fit."""
         chosen = [name for name in ("source", "target") if name in choices]
         kinds = {"source": kind_of_source, "target": kind_of_target}
-        known: dict[str, Any] = {"source": SOURCES, "target": TARGETS}
-        if not chosen or any(
-            isinstance(choices[name], str) and choices[name] not in known[name] for name in chosen
-        ):
+        target = choices.get("target")
+        if not chosen or (isinstance(target, str) and target not in TARGETS):
             return {}
         kind = kinds[chosen[0]](choices[chosen[0]])
         if kind == "other":
@@ -174,6 +204,19 @@ class Experiment:
         if named and not PROGRAMS[str(self.program)].fits(SHAPES[kind]):
             found["program"] = DEFAULTS[kind]["program"]
         return found
+
+    def declared_options(self) -> dict[str, Option]:
+        """What program and mapping declare of the options that :attr:`options` may hold."""
+        return declared_by("program", self.program, NAMES) | declared_by(
+            "mapping", self.mapping, NAMES
+        )
+
+    def option_values(self) -> dict[str, Any]:
+        """All options of program and mapping, defaults included."""
+        return {
+            name: self.options.get(name, option.default)
+            for name, option in self.declared_options().items()
+        }
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -199,7 +242,7 @@ class Experiment:
         options: dict[str, Any] = {}
         if isinstance(self.program, str):
             options[PROGRAMS[self.program].capacity or "capacity"] = self.capacity
-        options["image_size"] = self.image_size
+        options |= {"image_size": self.image_size, **self.options}
         return {name: value for name, value in options.items() if value is not None}
 
     def load_source(
@@ -275,6 +318,7 @@ class Experiment:
             options |= self.program_options()
         else:
             program = "program"
+            options |= self.options
             lines.append(f"# program: your own {type(self.program).__name__}")
         lines.append(
             f"model = mrviz.reprogram(source, target, program={program}, {_call(**options)})"
@@ -293,9 +337,9 @@ class Experiment:
 
     def label(self) -> str:
         """A short name for legends."""
-        source = self.source if isinstance(self.source, str) else self.source.name
-        spec = SOURCES.get(source)
-        parts = [spec.label if spec else source]
+        source = self.source
+        spec = source_spec(source) if isinstance(source, str) else None
+        parts = [source.name if isinstance(source, SourceModel) else source_spec(source).label]
         if self.depth is not None:
             parts[0] += f" depth {self.depth}"
         if self.weights == "random" or (spec and not spec.pretrained and not self.trained_on):
@@ -304,6 +348,8 @@ class Experiment:
         parts.append(PROGRAMS[program].label if isinstance(program, str) else "own program")
         if self.capacity is not None:
             parts[1] += f" {self.capacity}"
+        if self.options:
+            parts.append(", ".join(f"{name}={value}" for name, value in self.options.items()))
         if self.reduce != "full":
             parts.append(str(self.reduce))
         return " · ".join(parts)
@@ -316,7 +362,11 @@ class Experiment:
                 values[key] = values[key].name
         if not isinstance(values["program"], str):
             values["program"] = type(values["program"]).__name__
-        return values
+        return {**values, "options": dict(self.options)}
+
+
+NAMES = tuple(f.name for f in fields(Experiment))
+"""Names of the choices."""
 
 
 def _call(*args: Any, **kwargs: Any) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from mrviz import cli
 from mrviz.experiment import HELP, Experiment
-from mrviz.programs import PROGRAMS
+from mrviz.programs import MAPPINGS, PROGRAMS
 from mrviz.workbench import Workbench
 
 SMALL = Experiment(source="dnn", depth=2, width=16, input_size=12, target="digits", n=20)
@@ -17,8 +17,10 @@ SMALL = Experiment(source="dnn", depth=2, width=16, input_size=12, target="digit
 
 def arguments(experiment):
     values = {f.name: getattr(experiment, f.name) for f in fields(experiment)}
+    options = values.pop("options")
     given = [(k, v) for k, v in values.items() if v is not None]
-    return [text for k, v in given for text in ("--" + k.replace("_", "-"), str(v))]
+    flags = [text for k, v in given for text in ("--" + k.replace("_", "-"), str(v))]
+    return flags + [text for k, v in options.items() for text in ("--option", f"{k}={v}")]
 
 
 def refuse(constant):
@@ -47,6 +49,11 @@ def result():
         {"mapping": "bayesian_plus"},
         {"mapping": "probability_average"},
         {"program": "patch", "capacity": 3},
+        {"program": "linear", "options": {"bias": False}},
+        {
+            "mapping": "bayesian_plus",
+            "options": {"lam": 0.5, "ratio": 0.3, "activation": "identity"},
+        },
     ],
     ids=str,
 )
@@ -97,11 +104,16 @@ def test_every_choice_has_an_option_with_help(capsys, command):
     assert stopped.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for field in fields(Experiment):
-        assert f"--{field.name.replace('_', '-')} " in text
+        name = {"options": "option"}.get(field.name, field.name)
+        assert f"--{name.replace('_', '-')} " in text
         assert HELP[field.name].split(":")[0] in text
     for name, spec in PROGRAMS.items():
         assert name in text
         assert spec.capacity is None or f"{name}: {spec.capacity_label}" in text
+    for name, spec in (PROGRAMS | MAPPINGS).items():
+        for option in spec.declared.values():
+            assert option.name in ("image_size",) or f"{name} {option.name}: " in text
+    assert "series_padding replicas: copies of the series; whole number, default: 1" in text
 
 
 @pytest.mark.parametrize(
@@ -124,6 +136,13 @@ def test_every_choice_has_an_option_with_help(capsys, command):
         (["--image-size", "13"], "choose image_size"),
         (["--device", "cuda:99"], "cuda:99"),
         (["--weights", "random"], "does not apply"),
+        (["--option", "replicas=3"], "program 'border' has the options activation"),
+        (["--option", "activation=tanh"], "activation must be one of 'sigmoid', 'identity'"),
+        (["--option", "activation"], "takes NAME=VALUE"),
+        (["--program", "linear", "--option", "bias=maybe"], "bias must be True or False"),
+        (["--mapping", "bayesian", "--option", "lam=-1"], "lam must be a number of at least 0"),
+        (["--mapping", "bayesian", "--option", "lam=1", "--option", "lam=2"], "more than once"),
+        (["--program", "low_rank", "--option", "rank=3"], "its rank is the choice capacity"),
         (["--programme", "border", "--bogus"], "--bogus"),
     ],
     ids=" ".join,
@@ -172,3 +191,19 @@ def test_it_runs_as_a_program():
     command = [sys.executable, "-m", "mrviz.cli", "spectrum", *arguments(SMALL), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert json.loads(done.stdout)["spectrum"]["order"] == 200
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("denn", "'dnn', 'cnn'"),
+        ("timm:resnet18", 'pip install "mrviz[vision]"'),
+        ("torchvision:resnet18", 'pip install "mrviz[vision]"'),
+    ],
+)
+def test_a_source_that_is_not_there_is_an_error_of_one_line(capsys, monkeypatch, source, words):
+    for library in ("timm", "torchvision"):
+        monkeypatch.setitem(sys.modules, library, None)
+    assert cli.main(["spectrum", "--source", source]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("mrviz: ") and words in message and message.count("\n") == 1

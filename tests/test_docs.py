@@ -4,9 +4,11 @@ import re
 import shlex
 import sqlite3
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import mrviz
 from mrviz.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +93,15 @@ def test_the_python_of_the_page_about_training(tmp_path, monkeypatch):
     assert names["model"].predict(x).equal(names["again"].predict(x))
 
 
+def test_the_python_of_the_page_about_data(capsys):
+    names = run_page("data.md")
+    printed = capsys.readouterr().out
+    table = text_of("data.md").partition("## Sources")[0]
+    assert all(f"| `{name}` |" in table for name in names["to_download"])
+    assert names["to_download"] == ["fashion-mnist", "cifar-10", "svhn", "usps"]
+    assert "T-shirt/top" in printed and "Did you mean 'efficientnet-lite" in printed
+
+
 @pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
 def test_every_local_link_leads_somewhere(page):
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page)):
@@ -100,3 +111,18 @@ def test_every_local_link_leads_somewhere(page):
 @pytest.mark.parametrize("page", ["rankings.md", "studies.md", "theory.md", "training.md"])
 def test_the_readme_leads_to_the_guides(page):
     assert f"](docs/{page})" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_reference_has_every_name_of_mrviz():
+    page = text_of("reference/mrviz.md")
+    documented = re.findall(r"^\.\. auto\w+:: (\w+)$", page, re.MULTILINE)
+    modules = {name for name in mrviz.__all__ if isinstance(getattr(mrviz, name), ModuleType)}
+    assert sorted(documented) == sorted(set(mrviz.__all__) - modules)
+
+
+def test_the_python_of_the_first_page(capsys):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("mlxtend")
+    names = run_page("start.md")
+    assert names["gram"].matrix.shape == (640, 640)
+    assert "T13" in capsys.readouterr().out

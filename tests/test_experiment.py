@@ -10,6 +10,8 @@ from torch import nn
 import mrviz
 from mrviz.errors import DeviceError, InputError
 from mrviz.experiment import HELP, Experiment
+from mrviz.programs import MAPPINGS, PROGRAMS
+from mrviz.programs.rebuild import describe_program
 from mrviz.workbench import Workbench
 
 SMALL = Experiment(source="dnn", depth=2, width=16, input_size=12, target="digits", n=20)
@@ -61,6 +63,8 @@ def agree(experiment, **names):
         {"program": "random_patch", "capacity": 4, "seed": 3},
         {"program": "frequency", "capacity": 2},
         {"program": "sample_masks", "seed": 1},
+        {"program": "linear", "bias": False},
+        {"program": "low_rank", "max_rank": 6, "mapping": "linear_probe", "start": "uniform"},
     ],
     ids=str,
 )
@@ -158,6 +162,7 @@ def test_a_target_of_ones_own_lowers_n():
         {"n": True},
         {"seed": -1},
         {"seed": 1.5},
+        {"options": 3},
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
@@ -236,3 +241,87 @@ def test_a_source_for_series_brings_what_fits_it():
 def test_images_and_series_do_not_mix(choices, message):
     with pytest.raises(InputError, match=message):
         Experiment(**choices)
+
+
+def test_options_are_those_of_program_and_mapping():
+    both = Experiment(program="linear", mapping="bayesian", options={"lam": 2, "bias": False})
+    assert both.options == {"bias": False, "lam": 2.0} and isinstance(both.options["lam"], float)
+    assert both.option_values() == {"bias": False, "lam": 2.0}
+    assert hash(both) == hash(replace(both, options={"bias": False, "lam": 2.0}))
+    assert Experiment(**json.loads(json.dumps(both.to_dict()))) == both
+    assert "bias=False, lam=2.0" in both.label() and "bias=False, lam=2.0)" in both.code()
+    plain = Experiment(program="linear", options={"bias": True})
+    assert plain == Experiment(program="linear") and "bias" not in plain.code() + plain.label()
+    with pytest.raises(TypeError):
+        both.options["lam"] = 3
+
+
+def test_changes_drop_the_options_of_what_changed():
+    both = Experiment(capacity=2).changed(mapping="bayesian", lam=2, activation="identity")
+    assert both.options == {"lam": 2, "activation": "identity"} and both.capacity is None
+    assert both.changed(program="linear", bias=False).options == {"lam": 2, "bias": False}
+    assert both.changed(program="linear_border").options == {"lam": 2}
+    assert both.changed(mapping="identity").options == {"activation": "identity"}
+    assert both.changed(seed=4, lam=None).options == {"activation": "identity"}
+    assert both.changed(options={"lam": 3}).options == {"lam": 3}
+    placed = replace(both, capacity=2)
+    assert placed.changed(lam=0.5).capacity == 2, "a mapping does not change what it means"
+    assert placed.changed(activation="sigmoid").capacity is None
+    assert placed.changed(activation="sigmoid", capacity=1).capacity == 1
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"replicas": 2}, r"no choice replicas .*'border' has the options activation"),
+        ({"activation": "tanh"}, "activation must be one of 'sigmoid', 'identity', got 'tanh'"),
+        ({"program": "linear", "bias": 1}, "bias must be True or False, got 1"),
+        ({"mapping": "bayesian", "lam": "big"}, "lam must be a number, got 'big'"),
+        ({"mapping": "logit_average", "m": 1.5}, "m must be a whole number, got 1.5"),
+        ({"program": "sample_masks", "layers": True}, "layers must be one of 5, 6, got True"),
+        ({"program": "low_rank", "rank": 3}, "its rank is the choice capacity"),
+        ({"options": {"image_size": 4}}, "no option image_size"),
+    ],
+    ids=str,
+)
+def test_wrong_options_are_named_with_those_there_are(choices, message):
+    with pytest.raises(InputError, match=message):
+        Experiment().changed(**choices)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "option", "value"),
+    [
+        (owner, name, option.name, value)
+        for owner, known in (("program", PROGRAMS), ("mapping", MAPPINGS))
+        for name, spec in known.items()
+        for option in spec.declared.values()
+        if option.name != "image_size"
+        for value in [
+            next(
+                value
+                for value in [
+                    *(option.choices or (2,) if option.kind is not bool else (not option.default,)),
+                    0.5,
+                ]
+                if value not in (option.default, None)
+                and (option.kind is not float or value == 0.5)
+            )
+        ]
+    ],
+    ids=str,
+)
+def test_every_option_reaches_what_is_built(owner, name, option, value):
+    series = {"source": "fcn", "depth": 2, "width": 4, "input_size": 420, "n": 8}
+    series |= {"target": "ucr:GunPoint", "reduce": "trace"}
+    fits = owner == "mapping" or PROGRAMS[name].fits((1, 8, 8))
+    fits = fits and option != "m"  # several source outputs for each class
+    base = SMALL if fits else replace(Experiment().changed(source="fcn"), **series)
+    chosen = base.changed(**{owner: name, option: value})
+    result = Workbench().run(chosen, progress=False)
+    assert result.experiment.options == {option: value} and f"{option}={value!r}" in chosen.code()
+    model = Workbench().model(chosen)
+    other = Workbench().model(base.changed(**{owner: name}))
+    assert describe_program(model.program) != describe_program(other.program) or not torch.equal(
+        model.weights, other.weights
+    )

@@ -10,16 +10,16 @@ from dataclasses import fields
 from typing import Any
 
 from mrviz.cli import study
-from mrviz.errors import MrvizError
-from mrviz.experiment import DTYPES, HELP, Experiment
+from mrviz.errors import InputError, MrvizError
+from mrviz.experiment import DTYPES, HELP, NAMES, Experiment
 from mrviz.programs import MAPPINGS, PROGRAMS
+from mrviz.programs.chosen import declared_by
 from mrviz.sources import SOURCES
 from mrviz.targets import FORECASTS, TARGETS
 from mrviz.theory import ICONS
 from mrviz.workbench import Result, Workbench
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "source": tuple(SOURCES),
     "target": tuple(TARGETS),
     "trained_on": (*TARGETS, *FORECASTS),
     "weights": ("pretrained", "random"),
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         ("conditions", _conditions, "transfer conditions"),
     ):
         command = commands.add_parser(
-            name, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+            name, help=text, formatter_class=_Formatter, epilog=_options_there_are()
         )
         _add_choices(command)
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -78,18 +78,29 @@ def _parser() -> argparse.ArgumentParser:
 def _add_choices(parser: argparse.ArgumentParser) -> None:
     """One option for each field of an experiment."""
     for choice in fields(Experiment):
+        if choice.name == "options":
+            parser.add_argument(
+                "--option",
+                dest="options",
+                action="append",
+                metavar="NAME=VALUE",
+                help=f"{HELP[choice.name]}, once for each; see below",
+            )
+            continue
         parser.add_argument(
             "--" + choice.name.replace("_", "-"),
             default=choice.default,
             choices=tuple(PROGRAMS) if choice.name == "program" else CHOICES.get(choice.name),
             type=int if choice.name in NUMBERS else str,
-            help=HELP[choice.name] + _of_programs(choice.name),
+            help=HELP[choice.name] + _known(choice.name),
         )
 
 
-def _of_programs(choice: str) -> str:
-    """What the programs there are declare about a choice, to follow its help."""
-    if choice == "capacity":
+def _known(choice: str) -> str:
+    """The sources there are, and what programs declare about a choice, to follow its help."""
+    if choice == "source":
+        known = list(SOURCES)
+    elif choice == "capacity":
         known = [f"{name}: {s.capacity_label}" for name, s in PROGRAMS.items() if s.capacity]
     elif choice == "image_size":
         known = [name for name, spec in PROGRAMS.items() if choice in spec.options]
@@ -98,8 +109,38 @@ def _of_programs(choice: str) -> str:
     return f" ({', '.join(known)})"
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and the list of options as it is."""
+
+
+def _options_there_are() -> str:
+    """What programs and mappings declare of their options, as the end of the help."""
+    lines = ["options of programs and mappings, such as --option bias=false:"]
+    for owner, known in (("program", PROGRAMS), ("mapping", MAPPINGS)):
+        for name in known:
+            for option in declared_by(owner, name, NAMES).values():
+                text = f"{option.help}; {option.values}" if option.help else option.values
+                lines.append(f"  {name} {option.name}: {text}")
+    return "\n".join(lines)
+
+
+def _options(given: Sequence[str], program: str, mapping: str) -> dict[str, Any]:
+    """Options of the program and the mapping from texts NAME=VALUE."""
+    known = declared_by("program", program, NAMES) | declared_by("mapping", mapping, NAMES)
+    found: dict[str, Any] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not (name and sign):
+            raise InputError(f"--option takes NAME=VALUE, such as bias=false, got {text!r}")
+        if name in found:
+            raise InputError(f"--option {name} is given more than once: leave one out")
+        found[name] = known[name].parsed(value) if name in known else value
+    return found
+
+
 def _run(args: argparse.Namespace) -> Result:
     values = {f.name: getattr(args, f.name) for f in fields(Experiment)}
+    values["options"] = _options(args.options or (), args.program, args.mapping)
     if str(values["reduce"]).isdigit():
         values["reduce"] = int(values["reduce"])
     return Workbench().run(Experiment(**values))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -210,10 +210,14 @@ class AffineProgram(Program):
         return result.view(n, rows, *self.target_shape)
 
 
+Squashing = Annotated[Literal["sigmoid", "identity"], "h, which squashes the prompt δ"]
+"""The option that chooses an :class:`Activation`."""
+
+
 class Activation:
     """The squashing h of a prompt δ and its derivative, by name."""
 
-    NAMES = ("sigmoid", "identity")
+    NAMES = get_args(get_args(Squashing)[0])
 
     def __init__(self, name: str) -> None:
         if name not in self.NAMES:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from mrviz.errors import InputError
-from mrviz.programs.base import KernelBlock, Program
+from mrviz.programs.base import KernelBlock, Program, Squashing
 from mrviz.programs.linear import Linear
 from mrviz.programs.parts import Part
 from mrviz.programs.prompts import Border
@@ -122,8 +123,8 @@ def linear_border(
     *,
     width: int | None = None,
     image_size: int | None = None,
-    activation: str = "sigmoid",
-    bias: bool = True,
+    activation: Squashing = "sigmoid",
+    bias: Annotated[bool, "whether the linear program has a β"] = True,
     seed: int = 0,
 ) -> Chain:
     """VP+FC: a linear program into the source's colours at the image's size, then a border.

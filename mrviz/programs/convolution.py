@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from mrviz.errors import InputError
 from mrviz.programs.base import AffineProgram, KernelBlock
+from mrviz.programs.options import Between
 from mrviz.programs.parts import Part, tiled
 from mrviz.programs.placement import check_image, whole_canvas
 from mrviz.programs.registry import program
@@ -66,8 +68,8 @@ class Convolution(AffineProgram):
         target_shape: Sequence[int],
         *,
         size: int | None = None,
-        max_size: int | None = None,
-        bias: bool = True,
+        max_size: Annotated[int | None, Between(1, 15), "side of W in pixels"] = None,
+        bias: Annotated[bool, "whether there is a trainable β"] = True,
     ) -> None:
         super().__init__(source_shape, target_shape)
         check_image(self.source_shape, "source_shape")

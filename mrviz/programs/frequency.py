@@ -84,7 +84,7 @@ class FrequencyPrompt(AffineProgram):
 
     @property
     def trainable(self) -> Tensor:
-        """Boolean, shape of a source input: coefficients that training moves."""
+        """Which coefficients training moves: a boolean for each value of a source input."""
         return self._within(self.capacity).expand(self.source_shape)
 
     def parameters_at(self, capacity: int | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class Linear(AffineProgram):
         source_shape: Sequence[int],
         target_shape: Sequence[int],
         *,
-        bias: bool = True,
+        bias: Annotated[bool, "whether there is a trainable β"] = True,
         seed: int = 0,
     ) -> None:
         super().__init__(source_shape, target_shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from mrviz.errors import InputError
 from mrviz.programs.base import AffineProgram, KernelBlock
+from mrviz.programs.options import Between
 from mrviz.programs.parts import Part, tiled
 from mrviz.programs.placement import make_placement
 from mrviz.programs.registry import program
@@ -69,7 +71,7 @@ class LowRankLinear(AffineProgram):
         target_shape: Sequence[int],
         *,
         rank: int | None = None,
-        max_rank: int | None = None,
+        max_rank: Annotated[int | None, Between(1, 256), "columns of U"] = None,
         image_size: int | None = None,
         seed: int = 0,
     ) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mrviz.errors import InputError
-from mrviz.programs.base import Activation, AffineProgram, KernelBlock
+from mrviz.programs.base import Activation, AffineProgram, KernelBlock, Squashing
 from mrviz.programs.parts import Part
 from mrviz.programs.placement import Placement, border_distance, make_placement, whole_canvas
 from mrviz.programs.registry import program
@@ -31,7 +31,9 @@ class MaskedPrompt(AffineProgram):
     mask: Tensor
     ring: Tensor
 
-    def __init__(self, placement: Placement, mask: Tensor, ring: Tensor, activation: str) -> None:
+    def __init__(
+        self, placement: Placement, mask: Tensor, ring: Tensor, activation: Squashing
+    ) -> None:
         super().__init__(placement.source_shape, placement.target_shape)
         self.placement = placement
         self.activation = Activation(activation)
@@ -122,7 +124,7 @@ class Border(MaskedPrompt):
         *,
         width: int | None = None,
         image_size: int | None = None,
-        activation: str = "sigmoid",
+        activation: Squashing = "sigmoid",
     ) -> None:
         placement = make_placement(source_shape, target_shape, image_size)
         frame = placement.frame()
@@ -171,7 +173,7 @@ class Overlay(MaskedPrompt):
         source_shape: Sequence[int],
         target_shape: Sequence[int],
         *,
-        activation: str = "identity",
+        activation: Squashing = "identity",
     ) -> None:
         placement = whole_canvas(source_shape, target_shape)
         everywhere = torch.ones(placement.source_shape[1:], dtype=torch.bool)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from mrviz.errors import InputError
 from mrviz.programs.base import Program
+from mrviz.programs.options import Option, declared
 from mrviz.targets import Kind, kind_of
 
 Make = TypeVar("Make", bound=Callable[..., Program])
@@ -39,6 +41,11 @@ class ProgramSpec:
         """Names of the options."""
         names = inspect.signature(self.make).parameters
         return tuple(name for name in names if not name.endswith("_shape"))
+
+    @cached_property
+    def declared(self) -> dict[str, Option]:
+        """The options but the capacity and the seed, with what their annotations declare."""
+        return declared(self.make, [n for n in self.options if n not in (self.capacity, "seed")])
 
     def fits(self, target_shape: Sequence[int]) -> bool:
         """Whether it works on inputs of this shape."""

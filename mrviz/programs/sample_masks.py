@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -68,8 +69,10 @@ class SampleMasks(Program):
         source_shape: Sequence[int],
         target_shape: Sequence[int],
         *,
-        patch_size: int | None = None,
-        layers: int = 5,
+        patch_size: Annotated[
+            Literal[1, 2, 4, 8, 16, 32] | None, "side in pixels of what has one mask value"
+        ] = None,
+        layers: Annotated[Literal[5, 6], "convolutions of the mask network"] = 5,
         seed: int = 0,
     ) -> None:
         super().__init__(source_shape, target_shape)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from mrviz.errors import InputError
 from mrviz.programs.base import AffineProgram, KernelBlock
+from mrviz.programs.options import Between
 from mrviz.programs.parts import Part
 from mrviz.programs.placement import check_colours, check_image, describe_colours, recoloured
 from mrviz.programs.registry import program
 
 LIMITS = (0.1, 5.0)
 """Range of the scale, as in AutoVP (Tsao et al. 2024, arXiv 2310.08381)."""
+
+Factor = Annotated[float | None, Between(*LIMITS, 0.1), "s, the factor of the image at the start"]
 
 
 @program
@@ -58,7 +62,7 @@ class Scale(AffineProgram):
         source_shape: Sequence[int],
         target_shape: Sequence[int],
         *,
-        scale: float | None = None,
+        scale: Factor = None,
     ) -> None:
         super().__init__(source_shape, target_shape)
         check_image(self.source_shape, "source_shape")

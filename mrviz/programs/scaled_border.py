@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from mrviz.errors import InputError
-from mrviz.programs.base import Activation, KernelBlock
+from mrviz.programs.base import Activation, KernelBlock, Squashing
 from mrviz.programs.parts import Part
 from mrviz.programs.placement import border_distance, check_image
 from mrviz.programs.registry import program
-from mrviz.programs.scale import LIMITS, Scale
+from mrviz.programs.scale import LIMITS, Factor, Scale
 
 
 @program
@@ -63,8 +63,8 @@ class ScaledBorder(Scale):
         target_shape: Sequence[int],
         *,
         width: int | None = None,
-        scale: float | None = None,
-        activation: str = "sigmoid",
+        scale: Factor = None,
+        activation: Squashing = "sigmoid",
     ) -> None:
         check_image(source_shape, "source_shape")
         check_image(target_shape, "target_shape")

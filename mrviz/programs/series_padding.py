@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mrviz.errors import InputError
+from mrviz.programs.base import Squashing
+from mrviz.programs.options import Between
 from mrviz.programs.placement import Placement
 from mrviz.programs.prompts import MaskedPrompt
 from mrviz.programs.registry import program
@@ -104,8 +107,8 @@ class SeriesPadding(MaskedPrompt):
         target_shape: Sequence[int],
         *,
         width: int | None = None,
-        replicas: int = 1,
-        activation: str = "identity",
+        replicas: Annotated[int, Between(1, 8), "copies of the series"] = 1,
+        activation: Squashing = "identity",
     ) -> None:
         source, target = tuple(source_shape), tuple(target_shape)
         if len(source) != 2 or len(target) != 2:

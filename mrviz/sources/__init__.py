@@ -11,6 +11,7 @@ from mrviz.errors import InputError
 from mrviz.sources.base import SourceModel
 from mrviz.sources.families import FAMILIES, Range, SourceSpec, build_family
 from mrviz.sources.forecasters import FORECASTERS, load_forecaster
+from mrviz.sources.libraries import LIBRARIES, library_of, library_spec, load_library
 from mrviz.sources.pretrained import PRETRAINED, efficientnet
 from mrviz.sources.training import TrainedSource, TrainingReport, train_source
 from mrviz.targets.options import as_choice, as_count
@@ -25,6 +26,7 @@ __all__ = [
     "TrainingReport",
     "load_source",
     "source_names",
+    "source_spec",
 ]
 
 
@@ -33,8 +35,29 @@ SOURCES: Mapping[str, SourceSpec] = MappingProxyType(FAMILIES | PRETRAINED | FOR
 
 
 def source_names() -> tuple[str, ...]:
-    """The names that ``load_source`` knows."""
+    """The names that ``load_source`` knows by itself, those of timm and torchvision left out."""
     return tuple(SOURCES)
+
+
+def source_spec(name: str) -> SourceSpec:
+    """What is known of a source before it is loaded: from ``SOURCES``, or from a library.
+
+    Args:
+        name: a key of ``SOURCES``, or a library's classifier, such as "timm:resnet18", for which
+            that library is imported.
+
+    Raises:
+        InputError: unknown name; the message lists the known ones or similar ones.
+        MissingDataError: the library is not installed, or cannot be imported.
+
+    Example:
+        >>> source_spec("efficientnet-lite0").ranges["input_size"].default
+        64
+    """
+    if library_of(name):
+        return library_spec(name)
+    known = (*SOURCES, *(f"{library}:…" for library in LIBRARIES))
+    return SOURCES[as_choice(name, known, "source")]
 
 
 def load_source(
@@ -66,10 +89,14 @@ def load_source(
     Forecasters take a context (1, input_size) and give ``horizon`` values in its units. They
     scale each context by its own smallest and largest value.
 
+    Any image classifier of timm or torchvision is known by the library's name and its own, such
+    as "timm:resnet18" or "torchvision:resnet18". It keeps its BatchNorm, in eval mode, and its own
+    normalisation. Their weights are downloaded by the library when first used.
+
     Args:
         name: for images "dnn", "cnn", "vgg", "resnet", or "efficientnet-lite0", "-lite1",
-            "-lite2"; for series "fcn", "resnet1d", or the forecasters "fracast" (pretrained) and
-            "conv-forecaster".
+            "-lite2", "timm:…", "torchvision:…"; for series "fcn", "resnet1d", or the forecasters
+            "fracast" (pretrained) and "conv-forecaster".
         depth: dnn: number of weight layers (1 = linear). cnn: number of 3 × 3 convolutions before
             the dense layer. vgg: convolutions per group. resnet: residual blocks per group.
             fcn, conv-forecaster: convolutions. resnet1d: residual blocks of three convolutions.
@@ -79,16 +106,18 @@ def load_source(
             the first and last convolution; resnet1d: of the first block).
         input_size: height and width of the input in pixels, or length of a series. Default: that
             of the training data, else 32 (series 128); for EfficientNet 64, at least 32 (native:
-            224, 240, 260); for fracast 96, at most 2048; for a conv-forecaster 48.
+            224, 240, 260); for timm and torchvision the native one; for fracast 96, at most
+            2048; for a conv-forecaster 48.
         channels: channels of the input. Default: those of the training data, else 1.
         n_classes: number of outputs. Default: those of the training data, else 10.
-        trained_on: "digits" or "mnist-5k", for series a UCR set such as "ucr:GunPoint": trains
-            with Adam on three quarters of that data set, resized linearly to ``input_size``, and
-            keeps the epoch with the best validation accuracy. conv-forecaster: a series such as
-            "airline", whose first 60 % it is trained on with squared loss. Weights are cached.
-            Default: random weights.
+        trained_on: an image set such as "mnist-5k" or "fashion-mnist", for series a UCR set such
+            as "ucr:GunPoint": trains with Adam on three quarters of that data set (of 10,000 of
+            its samples where it has more), resized linearly to ``input_size``, and keeps the
+            epoch with the best validation accuracy. conv-forecaster: a series such as "airline",
+            whose first 60 % it is trained on with squared loss. Weights are cached. Default:
+            random weights.
         epochs: passes over the training data; 0 keeps the initial weights.
-        weights: EfficientNet: "pretrained" (ImageNet) or "random"; fracast: the same.
+        weights: EfficientNet, timm, torchvision: "pretrained" or "random"; fracast: the same.
         horizon: forecasters: values to forecast; default: 12. fracast: at most 48.
         output: fracast: "median", or "quantiles" 0.1 to 0.9, nine outputs for each value.
         seed: of random weights and of the training; pretrained weights do not depend on it.
@@ -97,19 +126,20 @@ def load_source(
 
     Returns:
         The source for inputs in [0, 1]. It normalises them itself: by the mean and standard
-        deviation of its training data, else to [-1, 1]. A source trained here is a
-        ``TrainedSource`` with ``training_report`` and, unless it forecasts, ``test_data``.
+        deviation of its training data or of its library, else to [-1, 1]. A source trained here
+        is a ``TrainedSource`` with ``training_report`` and, unless it forecasts, ``test_data``.
 
     Raises:
         InputError: unknown name, or an option with a wrong value or that does not apply.
-        MissingDataError: a package that brings weights or data is not installed.
+        MissingDataError: a package that brings weights or data is not installed, or what has to
+            be downloaded cannot be.
         Cancelled: ``cancel`` was set.
 
     Example:
         >>> load_source("dnn", depth=2, width=64, input_size=8).input_shape
         (1, 8, 8)
     """
-    spec = SOURCES[as_choice(name, SOURCES, "name")]
+    spec = source_spec(name)
     given = _given(
         spec,
         depth=depth,
@@ -129,10 +159,10 @@ def load_source(
         return load_forecaster(name, given, seed, progress, cancel)
     if spec.pretrained:
         with Progress(1, f"Loading {name}", progress, cancel) as bar:
-            source = efficientnet(
+            source = (load_library if library_of(name) else efficientnet)(
                 name,
                 input_size=given.get("input_size", spec.ranges["input_size"].default),
-                pretrained=given.get("weights", "pretrained") == "pretrained",
+                pretrained=given.get("weights", spec.choices["weights"][0]) == "pretrained",
                 seed=seed,
             )
             bar.advance()

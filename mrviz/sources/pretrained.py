@@ -103,13 +103,21 @@ def _weights_file(name: str) -> Path:
 def _randomize(network: nn.Module, input_size: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     draw_weights(network, generator)
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_parameters()
+    set_statistics(network, smooth_noise(32, input_size, generator) * 2 - 1)
+
+
+@torch.no_grad()
+def set_statistics(network: nn.Module, x: Tensor) -> None:
+    """Gives every BatchNorm of a network in eval mode the mean and variance it meets on x."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
-        norm.reset_parameters()
         norm.momentum = 1.0
         norm.train()
-    with torch.no_grad():
-        network(smooth_noise(32, input_size, generator) * 2 - 1)
+    if norms:
+        network(x)
     for norm in norms:
         norm.eval()
 

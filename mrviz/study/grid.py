@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from mrviz.errors import InputError
-from mrviz.experiment import Experiment
+from mrviz.experiment import NAMES, Experiment
+from mrviz.programs.chosen import declared_by, in_words
 from mrviz.programs.losses import LOSSES
 from mrviz.programs.training import FULL_BATCH, OPTIMIZERS, STEPS, check_momentum, check_rate
 from mrviz.targets.options import as_choice, as_count
@@ -68,7 +69,7 @@ class Settings:
             as_choice(self.source_kernel, KINDS, "source_kernel")
 
 
-EXPERIMENT = {field.name: field.default for field in fields(Experiment)}
+EXPERIMENT = {f.name: f.default for f in fields(Experiment) if f.name != "options"}
 SETTINGS = {field.name: field.default for field in fields(Settings)}
 
 
@@ -88,6 +89,7 @@ class Configuration:
         """All choices that are not ``None``, as JSON values."""
         values = {name: getattr(self.experiment, name) for name in EXPERIMENT}
         values |= {name: getattr(self.settings, name) for name in SETTINGS}
+        values |= self.experiment.options
         return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
@@ -97,14 +99,21 @@ class Configuration:
         Raises:
             InputError: a choice that does not exist, or a value it cannot have.
         """
-        unknown = sorted(set(values) - set(EXPERIMENT) - set(SETTINGS))
+        owners = {owner: values.get(owner, EXPERIMENT[owner]) for owner in ("program", "mapping")}
+        reserved = {*NAMES, *SETTINGS}
+        options = {n for owner, of in owners.items() for n in declared_by(owner, of, reserved)}
+        unknown = sorted(set(values) - set(EXPERIMENT) - set(SETTINGS) - options)
         if unknown:
             raise InputError(
                 f"a study has no choice {', '.join(unknown)}; the choices are "
-                f"{', '.join([*EXPERIMENT, *SETTINGS])}"
+                f"{', '.join([*EXPERIMENT, *SETTINGS])}; "
+                f"{in_words(owners['program'], owners['mapping'], reserved)}"
             )
         return cls(
-            Experiment(**{k: v for k, v in values.items() if k in EXPERIMENT}),
+            Experiment(
+                **{k: v for k, v in values.items() if k in EXPERIMENT},
+                options={k: v for k, v in values.items() if k in options},
+            ),
             Settings(**{k: v for k, v in values.items() if k in SETTINGS}),
         )
 
@@ -124,7 +133,8 @@ def configurations(grid: Grid) -> tuple[Configuration, ...]:
 
     Args:
         grid: for each choice a value, or a list of values; see :class:`Settings` for training,
-            and :class:`~mrviz.experiment.Experiment` for everything else. Several such mappings
+            and :class:`~mrviz.experiment.Experiment` for everything else; options of program and
+            mapping go by their own names. Several such mappings
             in a list are joined, so that choices which apply to some sources or programs only,
             such as a width of a border, need not be combined with all others.
 

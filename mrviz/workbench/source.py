@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from mrviz._progress import CancelFlag, ProgressCallback
@@ -11,7 +12,7 @@ from mrviz.experiment import Experiment
 from mrviz.sources import SourceModel
 from mrviz.sources.families import FAMILIES
 from mrviz.sources.training import resized
-from mrviz.targets.raw import TARGETS, load_raw
+from mrviz.targets.raw import TARGETS, balanced_split, load_raw
 from mrviz.theory import (
     DepthPoint,
     SourceReport,
@@ -30,6 +31,9 @@ OWN = "own"
 
 MANY_OUTPUTS = 100
 """Sources with more outputs are looked at through the sum of their outputs."""
+
+MOST_SAMPLES = 5_000
+"""Samples that are resized for a source where a data set has more."""
 
 
 class SourceStudy:
@@ -156,8 +160,14 @@ def _curve_key(experiment: Experiment, data: str) -> tuple[object, ...]:
 
 
 def images_for(name: str, source: SourceModel) -> tuple[Tensor, Tensor]:
-    """A whole data set as inputs of the source: resized, one channel repeated over all."""
+    """A data set as inputs of the source: resized, one channel repeated over all.
+
+    Of larger sets, ``MOST_SAMPLES`` samples, class-balanced.
+    """
     raw = load_raw(name)
+    rows = torch.arange(len(raw.y))
+    if len(rows) > MOST_SAMPLES:
+        rows = balanced_split(raw.y, MOST_SAMPLES, 0, 0, seed=0)[0]
     channels, *_, side = source.input_shape
-    x = resized(raw.x, side)
-    return (x if x.shape[1] == channels else x.expand(-1, channels, *x.shape[2:])), raw.y
+    x = resized(raw.samples(rows), side)
+    return (x if x.shape[1] == channels else x.expand(-1, channels, *x.shape[2:])), raw.y[rows]

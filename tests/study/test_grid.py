@@ -56,3 +56,23 @@ def test_mistakes_come_before_anything_runs(grid, match, tmp_path):
     with pytest.raises(mrviz.InputError, match=match):
         mrviz.study.run(grid, tmp_path / "study.sqlite")
     assert not list(tmp_path.iterdir())
+
+
+def test_options_of_programs_and_mappings_go_by_their_names():
+    grid = {"program": "linear", "bias": [True, False], "mapping": "bayesian", "lam": [0, 1]}
+    found = configurations(grid)
+    assert [c.experiment.options for c in found] == [
+        {"lam": 0.0},
+        {},
+        {"bias": False, "lam": 0.0},
+        {"bias": False},
+    ]
+    plain = configurations({"program": "linear", "mapping": "bayesian"})[0]
+    assert plain.key == found[1].key and "options" not in plain.to_dict()
+    for made in found:
+        assert type(made).from_dict(made.to_dict()) == made
+    assert found[2].to_dict()["bias"] is False
+    with pytest.raises(
+        mrviz.InputError, match=r"no choice bias; .*'border' has the options activation"
+    ):
+        configurations({"program": ["linear", "border"], "bias": False})

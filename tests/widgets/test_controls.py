@@ -89,11 +89,25 @@ def experiments(draw):
         chosen["image_size"] = draw(st.none() | st.integers(1, 60))
     if PROGRAMS[program].capacity:
         chosen["capacity"] = draw(st.none() | st.integers(1, 90))
+    mapping = draw(st.sampled_from(sorted(MAPPINGS)))
+    known = [*PROGRAMS[program].declared.values(), *MAPPINGS[mapping].declared.values()]
+    options = {
+        o.name: draw(
+            st.sampled_from(o.offered)
+            if o.offered
+            else st.booleans()
+            if o.kind is bool
+            else st.none()
+        )
+        for o in known
+        if o.name != "image_size"
+    }
     return Experiment(
         target=draw(st.sampled_from(targets)),
         n=draw(st.integers(1, 900)),
         program=program,
-        mapping=draw(st.sampled_from(sorted(MAPPINGS))),
+        mapping=mapping,
+        options=options,
         reduce=draw(st.sampled_from(["full", "trace", "sum", 0, 7])),
         dtype=draw(st.sampled_from(["float32", "float64"])),
         seed=draw(st.integers(0, 2**31 - 1)),
@@ -331,7 +345,10 @@ def test_a_class_that_the_new_target_lacks_is_deselected(controls, own_target):
 
 
 def test_every_choice_has_a_control_with_description_and_tooltip(controls):
-    names = {f.name for f in fields(Experiment)} - {"trained_on"}  # shares "weights"
+    names = {f.name for f in fields(Experiment)} - {
+        "trained_on",
+        "options",
+    }  # shares "weights"; see below
     assert set(controls.widgets) == names
     for source in SOURCES:
         controls.widgets["source"].value = source
@@ -398,3 +415,105 @@ def test_close_leaves_other_widgets_alone(controls, changes):
 def test_every_mapping_is_offered_by_its_label(controls):
     offered = controls.widgets["mapping"].options
     assert list(offered) == [(spec.label, name) for name, spec in MAPPINGS.items()]
+
+
+def shown_options(controls):
+    group = controls.options
+    return None if hidden(group.box) else [child.value for child in group.box.children[1:]]
+
+
+def test_options_of_program_and_mapping_are_shown_and_the_rest_hidden(controls, changes):
+    assert list(controls.options.widgets) == ["activation"]
+    controls.widgets["mapping"].value = "bayesian_plus"
+    assert shown_options(controls) == ["sigmoid", 1.0, 0.15]
+    kinds = [type(widget) for widget in controls.options.widgets.values()]
+    assert kinds == [w.Dropdown, w.SelectionSlider, w.SelectionSlider]
+    controls.options.widgets["lam"].value = 2.0
+    controls.widgets["program"].value = "linear"
+    assert controls.experiment.options == {"lam": 2.0}, "those of the mapping stay"
+    assert isinstance(controls.options.widgets["bias"], w.Checkbox)
+    controls.options.widgets["bias"].value = False
+    controls.widgets["mapping"].value = "identity"
+    assert controls.experiment.options == {"bias": False}
+    controls.widgets["program"].value = "frequency"
+    assert shown_options(controls) is None and controls.experiment.options == {}
+    assert changes == ["mapping", "options", "program", "options", "mapping", "program"]
+    for widget in controls.options.widgets.values():
+        assert widget.tooltip
+
+
+def test_only_options_of_the_program_put_the_capacity_back(controls):
+    controls.set(replace(SMALL, mapping="bayesian", capacity=1))
+    controls.options.widgets["lam"].value = 2.0
+    assert controls.experiment.capacity == 1
+    controls.options.widgets["activation"].value = "identity"
+    assert controls.experiment.capacity is None
+
+
+def test_values_that_no_slider_offers_are_shown_and_none_is_automatic(controls, changes):
+    chosen = SMALL.changed(program="scaled_border", scale=0.33, mapping="bayesian", lam=0.25)
+    controls.set(chosen)
+    assert controls.experiment == chosen and changes == []
+    slider = controls.options.widgets["scale"]
+    places = [label for label, _ in slider.options]
+    assert places[0] == "auto" and places[3:6] == ["0.3", "0.33", "0.4"]
+    controls.set(SMALL.changed(program="scaled_border"))
+    assert controls.options.widgets["scale"].index == 0
+    assert controls.experiment.options == {}
+
+
+def test_an_option_that_declares_nothing_keeps_its_value_without_a_widget():
+    from mrviz.programs.options import declared
+    from mrviz.widgets.options import OptionControls
+
+    def make(*, places=3, count: int = 2, name: str = "x"): ...
+
+    found = OptionControls(ignore)
+    found.show(declared(make, ["places", "count", "name"]), {"name": "y"})
+    assert list(found.widgets) == ["count"]
+    assert found.values == {"places": 3, "count": 2, "name": "y"}
+    found.close()
+
+
+def test_a_program_gets_its_controls_and_its_choices_from_its_own_file(capsys):
+    from typing import Annotated, Literal
+
+    from mrviz import cli
+    from mrviz.programs import Overlay, program
+    from mrviz.programs.options import Between
+
+    class Tinted(Overlay):
+        key, label = "tinted", "tinted overlay"
+
+        def __init__(
+            self,
+            source_shape,
+            target_shape,
+            *,
+            tint: Annotated[float, Between(0, 1, 0.25), "added everywhere"] = 0.5,
+            ink: Literal["warm", "cold"] = "warm",
+        ):
+            super().__init__(source_shape, target_shape)
+            self.tint = tint if ink == "warm" else -tint
+
+        def forward(self, x):
+            return super().forward(x) + self.tint
+
+    program(Tinted)
+    controls = Controls(SMALL.changed(program="tinted"), ignore)
+    try:
+        tint, ink = controls.options.widgets["tint"], controls.options.widgets["ink"]
+        assert (values(tint), tint.value) == ([0, 0.25, 0.5, 0.75, 1], 0.5)
+        assert (values(ink), ink.value) == (["warm", "cold"], "warm")
+        assert tint.tooltip == "added everywhere"
+        tint.value = 0.75
+        experiment = controls.experiment
+        assert "tint=0.75" in experiment.code()
+        built = experiment.build(experiment.load_source(progress=False), experiment.load_target())
+        assert built.program.tint == 0.75
+        wrong = ["spectrum", "--program", "tinted", "--option", "ink=green"]
+        assert cli.main(wrong) == 2
+        assert "ink must be one of 'warm', 'cold', got 'green'" in capsys.readouterr().err
+    finally:
+        controls.close()
+        del PROGRAMS["tinted"]

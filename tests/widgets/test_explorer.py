@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import socket
 import threading
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from torch import nn
 import mrviz
 from mrviz.errors import InputError
 from mrviz.experiment import Experiment
-from mrviz.targets import TARGETS
+from mrviz.targets import TARGETS, raw
 from mrviz.widgets import explorer as module
 from mrviz.widgets.pins import MOST
 from mrviz.widgets.presets import PRESETS
@@ -63,6 +64,26 @@ def test_choices_are_attributes(opened):
     explorer.seed = 4
     assert ready(explorer).results.experiment.seed == 4
     assert "capacity" in type(explorer).capacity.__doc__
+
+
+def test_options_are_attributes_too(opened):
+    explorer = ready(opened(**SMALL, mapping="bayesian", lam=2))
+    assert explorer.lam == 2 and explorer.activation == "sigmoid" and "lam" in dir(explorer)
+    explorer.activation = "identity"
+    found = ready(explorer).results.experiment
+    assert found.options == explorer.options == {"activation": "identity", "lam": 2}
+    assert "activation='identity', lam=2.0" in explorer._bridge.code
+    before = explorer.state
+    explorer._controls.options.widgets["lam"].value = 0.5
+    assert ready(explorer).results.experiment.options["lam"] == 0.5
+    explorer.state = before
+    assert ready(explorer).state == before
+    explorer.program = "linear"
+    assert ready(explorer).options == {"lam": 2} and not hasattr(explorer, "activation")
+    with pytest.raises(InputError, match=r"no choice activation .*'linear' has the options bias"):
+        explorer.activation = "identity"
+    with pytest.raises(InputError, match="no choice capcity"):
+        explorer.capcity = 3
 
 
 def test_state_can_be_read_changed_and_restored(opened):
@@ -223,6 +244,37 @@ def test_choices_out_of_range_are_errors_in_the_status_line(opened, choices, wor
     back = {"reduce": "full", "n": 20, "device": None, "program": "border", "capacity": None}
     ready(explorer.set(**back))
     assert explorer.results is first and "data-status='ready'" in status(explorer)
+
+
+def test_a_target_that_cannot_be_downloaded_says_so_and_is_recovered_from(
+    opened, monkeypatch, tmp_path
+):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{free.getsockname()[1]}"
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, closed)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("SCIKIT_LEARN_DATA", "MRVIZ_CACHE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    explorer = ready(opened(**SMALL))
+    first = explorer.results
+    control(explorer, "target").value = "svhn"
+    ready(explorer)
+    assert "role='alert'" in status(explorer) and "internet" in status(explorer)
+    assert "41081" in status(explorer) and "Traceback" not in status(explorer)
+    assert explorer.results is first
+    control(explorer, "target").value = "digits"
+    assert ready(explorer).results.experiment.target == "digits"
+    assert "role='alert'" not in status(explorer)
+
+
+def test_nothing_is_downloaded_unasked(opened, monkeypatch):
+    asked = []
+    monkeypatch.setattr(raw, "load_online", asked.append)
+    ready(opened(**WIDE))
+    assert asked == []
 
 
 def test_an_unforeseen_error_shows_its_details(opened, monkeypatch):

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,13 +23,21 @@ from mrviz.programs.mappings.averaging import (
 from mrviz.programs.mappings.base import Identity, LinearHead, Mapping, Matrix
 from mrviz.programs.mappings.refreshed import RATIO, Bayesian, BayesianPlus, Iterative, Refreshed
 from mrviz.programs.mappings.selection import Frequency, Random, prediction_counts
+from mrviz.programs.options import Between, Option, declared
 from mrviz.targets.options import as_choice
 
-ASSIGNMENTS = ("consecutive", "random", "frequency")
+Assignment = Literal["consecutive", "random", "frequency"]
 """How :class:`~mrviz.programs.mappings.averaging.ManyToOne` mappings choose source outputs."""
 
-STARTS = ("frequency", "identity", "random", "uniform")
+Start = Literal["frequency", "identity", "random", "uniform"]
 """What a linear probe starts from; "uniform" are the start values of ``torch.nn.Linear``."""
+
+Smoothing = Annotated[float, Between(0, 10, 0.1), "λ, the Laplace smoothing"]
+Ratio = Annotated[
+    float, Between(0.05, 1, 0.05), "share of C: how many of the largest probabilities count"
+]
+Size = Annotated[int | None, Between(1, 20), "m, the source outputs for each target class"]
+Assigned = Annotated[Assignment, "which source outputs stand for a class"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,11 @@ class MappingSpec:
         """Names of the options."""
         return tuple(inspect.signature(self.make).parameters)[1:]
 
+    @cached_property
+    def declared(self) -> dict[str, Option]:
+        """The options but the seed, with what their annotations declare."""
+        return declared(self.make, [name for name in self.options if name != "seed"])
+
     @property
     def acts_on(self) -> str:
         """What is weighed: "logits" or "probabilities"."""
@@ -132,11 +145,11 @@ def _iterative(data: MappingData) -> Mapping:
     return _refreshed(Iterative, "iterative", data)
 
 
-def _bayesian(data: MappingData, *, lam: float = 1.0) -> Mapping:
+def _bayesian(data: MappingData, *, lam: Smoothing = 1.0) -> Mapping:
     return _refreshed(Bayesian, "bayesian", data, lam=lam)
 
 
-def _bayesian_plus(data: MappingData, *, lam: float = 1.0, ratio: float = RATIO) -> Mapping:
+def _bayesian_plus(data: MappingData, *, lam: Smoothing = 1.0, ratio: Ratio = RATIO) -> Mapping:
     return _refreshed(BayesianPlus, "bayesian_plus", data, lam=lam, ratio=ratio)
 
 
@@ -146,13 +159,13 @@ def _refreshed(kind: type[Refreshed], name: str, data: MappingData, **options: A
 
 
 def _logit_average(
-    data: MappingData, *, m: int | None = None, assignment: str = "frequency", seed: int = 0
+    data: MappingData, *, m: Size = None, assignment: Assigned = "frequency", seed: int = 0
 ) -> Mapping:
     return LogitAverage(_groups("logit_average", data, m, assignment, seed))
 
 
 def _probability_average(
-    data: MappingData, *, m: int | None = None, assignment: str = "consecutive", seed: int = 0
+    data: MappingData, *, m: Size = None, assignment: Assigned = "consecutive", seed: int = 0
 ) -> Mapping:
     data.labels_for("probability_average")  # outputs are logarithms of class probabilities
     return ProbabilityAverage(_groups("probability_average", data, m, assignment, seed))
@@ -161,7 +174,7 @@ def _probability_average(
 def _groups(
     name: str, data: MappingData, m: int | None, assignment: str, seed: int
 ) -> tuple[tuple[int, ...], ...]:
-    as_choice(assignment, ASSIGNMENTS, "assignment")
+    as_choice(assignment, get_args(Assignment), "assignment")
     m = group_size(data.n_source, data.n_classes, m)
     if assignment == "consecutive":
         groups = consecutive(data.n_classes, m)
@@ -173,8 +186,13 @@ def _groups(
     return tuple(tuple(group) for group in groups)
 
 
-def _linear_probe(data: MappingData, *, start: str = "frequency", seed: int = 0) -> Mapping:
-    as_choice(start, STARTS, "start")
+def _linear_probe(
+    data: MappingData,
+    *,
+    start: Annotated[Start, "the mapping that training starts from"] = "frequency",
+    seed: int = 0,
+) -> Mapping:
+    as_choice(start, get_args(Start), "start")
     if start != "uniform":
         return LinearHead(build_mapping(start, data, seed=seed))
     generator = torch.Generator().manual_seed(seed)
