@@ -145,6 +145,8 @@ def same(
     """
     a = torch.as_tensor(answer, dtype=torch.float64)
     b = torch.as_tensor(expected, dtype=torch.float64)
+    if not bool(a.isfinite().all()):
+        raise Mistake(f"{name} holds NaN or infinite values.")
     if _close(a, b, tolerance):
         return
     for sentence, wrong in (mistakes or {}).items():

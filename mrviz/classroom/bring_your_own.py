@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mrviz._words import counted, verb
 from mrviz.classroom.answers import Mistake, Unanswered, run, same, tensor, whole
 from mrviz.classroom.exercises import exercise
 from mrviz.spectrum import CapacitySweep
@@ -186,7 +187,8 @@ def mapping_matrix(answer: Any, *, groups: Sequence[Sequence[int]], source_outpu
         },
     )
     idle = source_outputs - int(member.sum())
-    return f"Each row sums to one and no column is used twice; {idle} source outputs stay unused."
+    unused = f"{counted(idle, 'source output')} {verb(idle, 'stays', 'stay')} unused"
+    return f"Each row sums to one and no column is used twice; {unused}."
 
 
 @exercise("04.5")
