@@ -29,6 +29,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from plotly.subplots import make_subplots
 from sklearn.datasets import load_digits, load_wine
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -41,10 +42,10 @@ from mrviz.figures import (
     capacity_figure,
     learning_figure,
     mapping_figure,
-    program_figure,
     ranking_figure,
     spectrum_figure,
 )
+from mrviz.figures.theme import base_layout
 
 _ = torch.manual_seed(0)
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -198,7 +199,7 @@ gram
 # says what each step adds.
 
 # %% slideshow={"slide_type": "subslide"}
-from mrviz.programs import KernelBlock, Part, Program, program
+from mrviz.programs import KernelBlock, Program, program
 
 
 @program
@@ -239,18 +240,30 @@ class PaintedTable(Program):
             steps.append([KernelBlock(part.flatten(2)) for part in parts])
         return steps
 
-    def trainable_parts(self, x):
-        fixed = ~self.within(self.capacity)
-        shown = self.contrast.detach().masked_fill(fixed, float("nan"))
-        return [Part("trainable contrast", shown)]
-
     def describe(self):
         return f"each measurement is a tile; those of the first {self.capacity} are trainable"
 
 
 # %% slideshow={"slide_type": "subslide"}
 model = mrviz.reprogram(source, target, program="painted_table", mapping="frequency")
-program_figure(model, samples[:1])
+first = [int((target.y_train == c).nonzero()[0]) for c in range(target.n_classes)]
+seen = [x_held[0], *model.programmed(target.x_train[first]).detach()]
+names = [f"a digit {int(y_held[0])}", *target.classes]
+figure = make_subplots(1, len(seen), subplot_titles=names)
+for column, picture in enumerate(seen, start=1):
+    figure.add_heatmap(
+        z=picture[0], colorscale="gray", zmin=0, zmax=1, showscale=False, col=column, row=1
+    )
+figure.update_layout(base_layout("light", 260), showlegend=False)
+figure.update_xaxes(visible=False, constrain="domain")
+figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x", constrain="domain")
+for column in range(1, len(seen) + 1):
+    figure.update_yaxes(scaleanchor=f"x{column}", col=column, row=1)
+figure
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
+# On the left what the source was trained on, then what it sees of one wine of each kind, before any
+# training.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Never trust a closed form that was not tested
@@ -354,10 +367,10 @@ mapping_figure(model.b, source.classes, target.classes, height=300)
 # ## Exercise 04.4: a mapping of your own
 #
 # Write the matrix *b* (3, 10) that takes, for each class, the **mean** of the outputs of the digits
-# in its group. The digit 9 is used by none.
+# in its group: the round ones, the curved ones, the straight ones. The digit 9 is used by none.
 
 # %% slideshow={"slide_type": "-"} tags=["exercise"]
-groups = [(0, 1, 2), (3, 4, 5), (6, 7, 8)]
+groups = [(0, 6, 8), (2, 3, 5), (1, 4, 7)]
 b = ...
 
 # %% slideshow={"slide_type": "-"} tags=["check"]
@@ -365,8 +378,8 @@ check("04.4", b, groups=groups, source_outputs=source.outputs)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # `mrviz.ReprogrammedModel(source, program, b)` takes such a matrix. From here on we let the data
-# choose the groups: `mapping="logit_average"` puts digits that the source sees in the same class
-# together.
+# choose the groups: `mapping="logit_average"` gives each class the three digits that the source sees
+# in it most often, as far as they are free.
 
 # %% slideshow={"slide_type": "-"}
 model = mrviz.reprogram(source, target, program="painted_table", mapping="logit_average")

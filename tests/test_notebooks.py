@@ -39,10 +39,10 @@ def verdicts(notebook):
 
 
 def statements(path):
-    """The text of each exercise up to the next cell, by its number."""
+    """The text of each exercise in its cell, by its number."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    text = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-    parts = re.split(r"^## ", text, flags=re.MULTILINE)
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    parts = [part for text in texts for part in re.split(r"^## ", text, flags=re.MULTILINE)]
     return {match[1]: part.strip() for part in parts if (match := NUMBER.match(part))}
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import jupytext
 import nbformat
+import plotly.graph_objects as go
 from nbclient import NotebookClient
 from playwright.sync_api import sync_playwright
 
@@ -31,6 +32,8 @@ from tests.browser.conftest import (  # noqa: E402
 )
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+FIGURE = "application/vnd.plotly.v1+json"
+FIGURE_WIDTH = 900
 EXPLORER = "01-explorer"
 PICTURES = ROOT / "docs" / "images"
 SHOW = """type => {
@@ -81,17 +84,24 @@ def store(path: Path) -> bytes | None:
     picture = picture_of_the_explorer(path.name) if shown else None
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-    if picture is not None:
-        for cell in code:
-            cell.outputs = [_static(output, picture) for output in cell.outputs]
+    for cell in code:
+        cell.outputs = [_static(output, picture) for output in cell.outputs]
     notebook.metadata.pop("widgets", None)
     nbformat.write(notebook, path)
     return picture
 
 
-def _static(output: Any, picture: bytes) -> Any:
-    """A widget's output as a picture: without a kernel it would show nothing."""
-    if WIDGET not in output.get("data", {}):
+def _static(output: Any, picture: bytes | None) -> Any:
+    """An output that shows without a kernel and on a page of any colour.
+
+    A figure gets a picture on white beside it, a widget is replaced by its picture.
+    """
+    data = output.get("data", {})
+    if FIGURE in data:
+        figure = go.Figure(data[FIGURE]).update_layout(paper_bgcolor="white")
+        png = figure.to_image("png", width=FIGURE_WIDTH, scale=1.5)
+        data["image/png"] = base64.b64encode(png).decode()
+    if WIDGET not in data or picture is None:
         return output
     data = {"image/png": base64.b64encode(picture).decode(), "text/plain": NOTE}
     return nbformat.v4.new_output(
@@ -115,7 +125,7 @@ def refresh_readme() -> None:
 
 def main(names: Sequence[str]) -> None:
     """Every notebook and the README, or the notebooks whose names start with one of ``names``."""
-    os.environ["PLOTLY_RENDERER"] = "plotly_mimetype+png"
+    os.environ["PLOTLY_RENDERER"] = "plotly_mimetype"
     os.environ.setdefault("BROWSER_PATH", find_chromium() or "")
     if not names:
         refresh_readme()
