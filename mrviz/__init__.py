@@ -50,6 +50,8 @@ from mrviz.theory import (
 from mrviz.theory.regression import kernel_regression
 
 if TYPE_CHECKING:
+    from mrviz import tuning
+    from mrviz.tuning import Tuning, autotune
     from mrviz.widgets import Explorer
 
 __version__ = "0.1.0"
@@ -74,6 +76,8 @@ __all__ = [
     "Spectrum",
     "Target",
     "Thresholds",
+    "Tuning",
+    "autotune",
     "capacity_sweep",
     "explore",
     "extreme_eigenvalues",
@@ -99,6 +103,7 @@ __all__ = [
     "targets",
     "train",
     "transfer_conditions",
+    "tuning",
 ]
 
 
@@ -111,3 +116,17 @@ def explore(*, view: str = "spectrum", **choices: Any) -> "Explorer":
     from mrviz.widgets import Explorer
 
     return Explorer(view=view, **choices)
+
+
+def __getattr__(name: str) -> Any:
+    """Loads what searches when it is used first."""
+    if name not in ("Tuning", "autotune", "tuning"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    tuning = importlib.import_module("mrviz.tuning")
+    return tuning if name == "tuning" else getattr(tuning, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

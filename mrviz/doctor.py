@@ -16,6 +16,7 @@ LAB = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget", "plotly")
 PIP_LAB = 'pip install "mrviz[lab]"'
 PIP_SERIES = 'pip install "mrviz[series]"'
 PIP_CLUSTER = 'pip install "mrviz[cluster]"'
+PIP_TUNE = 'pip install "mrviz[tune]"'
 
 # What it gives, the modules it needs, the command that adds it.
 PARTS = (
@@ -36,6 +37,7 @@ PARTS = (
     ("Time series data (aeon)", ("aeon",), PIP_SERIES),
     ("Time series model Fracast-0", ("fracast",), PIP_SERIES),
     ("Dask cluster", ("dask", "distributed"), PIP_CLUSTER),
+    ("Search of autotune (Optuna)", ("optuna",), PIP_TUNE),
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 

@@ -32,6 +32,8 @@ class Cancelled(MrvizError):
 
     Attributes:
         fit: the :class:`~mrviz.Fit` of a training until then; ``None`` for anything else.
+        tuning: the :class:`~mrviz.Tuning` of :func:`~mrviz.autotune` until then, likewise.
     """
 
     fit: Any = None
+    tuning: Any = None

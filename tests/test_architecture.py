@@ -23,7 +23,7 @@ LAYERS = (
     ("theory",),
     ("experiment",),
     ("workbench",),
-    ("study",),
+    ("study", "tuning"),
     ("figures",),
     ("widgets",),
     ("classroom",),
@@ -32,7 +32,7 @@ LAYERS = (
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 LIGHT = (
     *("plotly", "ipywidgets", "anywidget", "IPython", "matplotlib", "torchvision"),
-    *("sklearn", "mlxtend", "pandas", "tqdm", "safetensors"),
+    *("sklearn", "mlxtend", "pandas", "tqdm", "safetensors", "optuna"),
 )
 MAX_LINES = 400
 LOCAL_PATH = re.compile(rb"(?<![\w.~/-])/(work|root)/")

@@ -1,4 +1,4 @@
-"""The command line: ``mrviz lab | spectrum | conditions | study | doctor``."""
+"""The command line: ``mrviz lab | spectrum | conditions | study | autotune | doctor``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from mrviz.cli import study
+from mrviz.cli import autotune, study
 from mrviz.errors import InputError, MrvizError
 from mrviz.experiment import DTYPES, HELP, NAMES, Experiment
 from mrviz.programs import MAPPINGS, PROGRAMS
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
         command.set_defaults(run=run)
     study.add_to(commands)
+    autotune.add_to(commands)
     doctor = commands.add_parser("doctor", help="what is installed, what is missing")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of text")
     doctor.set_defaults(run=_doctor)

@@ -163,7 +163,7 @@ def own_split(
     if n_train is None:
         free = torch.ones(own_train, dtype=torch.bool)
         free[val] = False
-        train = _in_turn(first, free.nonzero().flatten(), seed)
+        train = in_turn(first, free.nonzero().flatten(), seed)
     if n_test is None:
         test = torch.arange(len(rest))
     else:
@@ -171,7 +171,7 @@ def own_split(
     return train, val, own_train + test
 
 
-def _in_turn(labels: Tensor, rows: Tensor, seed: int) -> Tensor:
+def in_turn(labels: Tensor, rows: Tensor, seed: int) -> Tensor:
     """Rows shuffled, then one of each class after the other until none is left."""
     rng = np.random.default_rng(seed)
     shuffled = rows.numpy()[rng.permutation(len(rows))]

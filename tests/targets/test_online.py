@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import socket
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def alone(tmp_path, monkeypatch):
         monkeypatch.setenv(name, closed)
     for name in ("no_proxy", "NO_PROXY", online.FASHION_VARIABLE):
         monkeypatch.delenv(name, raising=False)
+    # urllib keeps the proxies that the first request of the process found.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "sklearn"))
     monkeypatch.setenv("MRVIZ_CACHE_DIR", str(tmp_path / "mrviz"))
     monkeypatch.setattr(online, "FASHION_FOLDER", str(tmp_path / "no such folder"))

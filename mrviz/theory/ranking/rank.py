@@ -92,7 +92,7 @@ def rank_programs(
     if candidates is None and isinstance(target, Target):
         candidates = [name for name, spec in PROGRAMS.items() if spec.fits(target.shape)]
     chosen = tuple(PROGRAMS) if candidates is None else tuple(candidates)
-    entries = [(_name(choice), make(choice)) for choice in chosen]
+    entries = [(choice_name(choice), make(choice)) for choice in chosen]
     settings = {"loss": loss, "lr": lr, "steps": steps, "n": n, "n_test": n_test, **named}
     return _rank("program", entries, target, settings, progress, cancel)
 
@@ -138,14 +138,14 @@ def rank_sources(
         def build() -> tuple[ReprogrammedModel, Any]:
             source = choice
             if not isinstance(source, SourceModel):
-                name, options = _named(source, "source")
+                name, options = named_choice(source, "source")
                 options = {"seed": seed, **options}
                 source = load_source(name, progress=False, cancel=cancel, **options)
             return _reprogrammed(source, target, program, named), source_strength(source)
 
         return build
 
-    entries = [(_name(choice), make(choice)) for choice in sources]
+    entries = [(choice_name(choice), make(choice)) for choice in sources]
     settings = {"loss": loss, "lr": lr, "steps": steps, "n": n, "n_test": n_test, **named}
     return _rank("source", entries, target, settings, progress, cancel)
 
@@ -257,11 +257,11 @@ def _reprogrammed(
 ) -> ReprogrammedModel:
     if isinstance(choice, nn.Module):
         return reprogram(source, target, program=copy.deepcopy(choice), **named)
-    name, options = _named(choice, "program")
+    name, options = named_choice(choice, "program")
     return reprogram(source, target, program=name, **{**named, **options})
 
 
-def _named(choice: Any, kind: str) -> tuple[str, dict[str, Any]]:
+def named_choice(choice: Any, kind: str) -> tuple[str, dict[str, Any]]:
     """Name and options of a choice that is not an object."""
     name, options = choice if isinstance(choice, tuple) and len(choice) == 2 else (choice, {})
     if not isinstance(name, str) or not isinstance(options, Mapping):
@@ -269,7 +269,7 @@ def _named(choice: Any, kind: str) -> tuple[str, dict[str, Any]]:
     return name, dict(options)
 
 
-def _name(choice: Any) -> str:
+def choice_name(choice: Any) -> str:
     """What a candidate is called in the table."""
     if isinstance(choice, SourceModel):
         return choice.name
