@@ -27,6 +27,7 @@ LAYERS = (
     ("paper",),
     ("figures",),
     ("widgets",),
+    ("classroom",),
     ("cli", "lab", "doctor"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -1,6 +1,7 @@
 """Runs the notebooks, stores their results and takes the pictures of the README.
 
-Needs the ``test`` extra and Chromium. Run it as ``make notebooks``.
+Needs the ``test`` extra and Chromium. Run it as ``make notebooks``, or for some of them alone as
+``python tools/render.py 04 05``, by the start of their names.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
+import plotly.graph_objects as go
 from nbclient import NotebookClient
 from playwright.sync_api import sync_playwright
 
@@ -29,20 +32,30 @@ from tests.browser.conftest import (  # noqa: E402
 )
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-EXPLORER = "01-explorer.ipynb"
+FIGURE = "application/vnd.plotly.v1+json"
+FIGURE_WIDTH = 900
+EXPLORER = "01-explorer"
 PICTURES = ROOT / "docs" / "images"
+SHOW = """type => {
+  const {content} = window.jupyterapp.shell.currentWidget;
+  content.scrollToItem(content.model.toJSON().cells.findIndex(
+    cell => (cell.outputs || []).some(output => type in (output.data || {}))));
+}"""
+"""Brings the cell of a widget into view: JupyterLab builds what is shown only."""
 NOTE = "The Explorer as it was when this notebook was stored: run the cell to make it live."
 
 
-def picture_of_the_explorer() -> bytes:
-    """Opens the Explorer's notebook in JupyterLab and photographs it once it is ready."""
+def picture_of_the_explorer(name: str) -> bytes:
+    """Runs a notebook in JupyterLab and photographs the Explorer in it once it is ready."""
     with tempfile.TemporaryDirectory() as home, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         page = browser.new_page(device_scale_factor=1.5)
+        page.set_default_timeout(300_000)
         with jupyterlab(ROOT, Path(home)) as lab:
-            open_notebook(page, lab, EXPLORER, size=(1280, 2700))
+            open_notebook(page, lab, name, size=(1280, 2700))
             run_all(page)
-            page.locator(".mrviz-status [data-status=ready]").wait_for(timeout=300_000)
+            page.evaluate(SHOW, WIDGET)
+            page.locator(".mrviz-status [data-status=ready]").wait_for()
             page.mouse.move(0, 0)
             page.wait_for_timeout(500)
             picture = page.locator(".mrviz").first.screenshot()
@@ -50,27 +63,45 @@ def picture_of_the_explorer() -> bytes:
     return picture
 
 
-def store(path: Path, picture: bytes) -> None:
-    """Executes a notebook from its paired script and writes it with its results."""
+def store(path: Path) -> bytes | None:
+    """Executes a notebook from its paired script and writes it with its results.
+
+    Returns:
+        The picture of the Explorer, where the notebook shows it.
+    """
     notebook = jupytext.read(path.with_suffix(".py"))
-    NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": path.parent}}).execute()
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
-        cell.metadata.pop("execution", None)
-        if cell.cell_type == "code":
-            cell.outputs = [_static(output, picture) for output in cell.outputs]
-    notebook.metadata.pop("widgets", None)
     notebook.metadata["kernelspec"] = {
         "name": "python3",
         "display_name": "Python 3 (ipykernel)",
         "language": "python",
     }
     nbformat.write(notebook, path)
+    NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": path.parent}}).execute()
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    shown = any(WIDGET in output.get("data", {}) for cell in code for output in cell.outputs)
+    picture = picture_of_the_explorer(path.name) if shown else None
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    for cell in code:
+        cell.outputs = [_static(output, picture) for output in cell.outputs]
+    notebook.metadata.pop("widgets", None)
+    nbformat.write(notebook, path)
+    return picture
 
 
-def _static(output: Any, picture: bytes) -> Any:
-    """A widget's output as a picture: without a kernel it would show nothing."""
-    if WIDGET not in output.get("data", {}):
+def _static(output: Any, picture: bytes | None) -> Any:
+    """An output that shows without a kernel and on a page of any colour.
+
+    A figure gets a picture on white beside it, a widget is replaced by its picture.
+    """
+    data = output.get("data", {})
+    if FIGURE in data:
+        figure = go.Figure(data[FIGURE]).update_layout(paper_bgcolor="white")
+        png = figure.to_image("png", width=FIGURE_WIDTH, scale=1.5)
+        data["image/png"] = base64.b64encode(png).decode()
+    if WIDGET not in data or picture is None:
         return output
     data = {"image/png": base64.b64encode(picture).decode(), "text/plain": NOTE}
     return nbformat.v4.new_output(
@@ -92,18 +123,22 @@ def refresh_readme() -> None:
     readme.write_text(text, encoding="utf-8")
 
 
-def main() -> None:
-    """Pictures and README first, then every notebook."""
-    refresh_readme()
-    os.environ["PLOTLY_RENDERER"] = "plotly_mimetype+png"
+def main(names: Sequence[str]) -> None:
+    """Every notebook and the README, or the notebooks whose names start with one of ``names``."""
+    os.environ["PLOTLY_RENDERER"] = "plotly_mimetype"
     os.environ.setdefault("BROWSER_PATH", find_chromium() or "")
-    picture = picture_of_the_explorer()
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    (PICTURES / "explorer.png").write_bytes(picture)
-    for script in sorted((ROOT / "notebooks").glob("*.py")):
-        print(f"running {script.name}")
-        store(script.with_suffix(".ipynb"), picture)
+    if not names:
+        refresh_readme()
+    folder = ROOT / "notebooks"
+    for script in [*sorted(folder.glob("*.py")), *sorted((folder / "solutions").glob("*.py"))]:
+        if names and not script.name.startswith(tuple(names)):
+            continue
+        print(f"running {script.relative_to(folder)}", flush=True)
+        picture = store(script.with_suffix(".ipynb"))
+        if script.stem == EXPLORER and picture is not None:
+            PICTURES.mkdir(parents=True, exist_ok=True)
+            (PICTURES / "explorer.png").write_bytes(picture)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
