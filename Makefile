@@ -27,9 +27,11 @@ check: .venv/.dev
 	@echo "Lint" && $(BIN)/ruff check .
 	@echo "Types" && $(BIN)/mypy
 
-# benchmarks/prediction.py and series.py take some 20 and 10 minutes and are run by themselves.
+# Those that take 10 minutes or more are run by themselves.
+LONG := benchmarks/autotune.py benchmarks/prediction.py benchmarks/series.py
+
 bench: .venv/.lab .venv/.cluster
-	@set -e; for script in $(filter-out benchmarks/prediction.py benchmarks/series.py,$(wildcard benchmarks/[!_]*.py)); do \
+	@set -e; for script in $(filter-out $(LONG),$(wildcard benchmarks/[!_]*.py)); do \
 		test -e "$$script" || { echo "There are no benchmarks yet."; break; }; \
 		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); \
 	done

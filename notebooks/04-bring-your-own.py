@@ -378,8 +378,8 @@ check("04.4", b, groups=groups, source_outputs=source.outputs)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # `mrviz.ReprogrammedModel(source, program, b)` takes such a matrix. From here on we let the data
-# choose the groups: `mapping="logit_average"` gives each class the three digits that the source sees
-# in it most often, as far as they are free.
+# choose the groups: `mapping="logit_average"` gives each class the three digits that the source
+# sees in it most often, as far as they are free.
 
 # %% slideshow={"slide_type": "-"}
 model = mrviz.reprogram(source, target, program="painted_table", mapping="logit_average")

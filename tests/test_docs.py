@@ -93,6 +93,22 @@ def test_the_python_of_the_page_about_training(tmp_path, monkeypatch):
     assert names["model"].predict(x).equal(names["again"].predict(x))
 
 
+def test_the_python_of_the_page_about_autotune(tmp_path, monkeypatch):
+    for package in ("mlxtend", "sklearn", "safetensors", "pandas", "optuna"):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    names = run_page("autotune.md")
+    tuning, several = names["tuning"], names["several"]
+    assert tuning.steps == 400 and tuning.regret is not None
+    x = names["target"].x_test
+    assert names["model"].predict(x).equal(tuning.model.predict(x))
+    assert {c.source for c in several.candidates} == {"trained", "random"}
+    assert names["kept"].model is not None
+    command = re.search(r"^\$ mrviz (autotune .*)$", text_of("autotune.md"), re.MULTILINE)
+    assert main(shlex.split(command[1])) == 0
+    assert Path("best", "card.json").exists()
+
+
 def test_the_python_of_the_page_about_data(capsys):
     names = run_page("data.md")
     printed = capsys.readouterr().out
