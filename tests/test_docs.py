@@ -142,11 +142,3 @@ def test_the_python_of_the_first_page(capsys):
     names = run_page("start.md")
     assert names["gram"].matrix.shape == (640, 640)
     assert "T13" in capsys.readouterr().out
-
-
-def test_the_python_of_the_page_about_tuning(capsys):
-    for package in ("mlxtend", "sklearn", "pandas", "optuna"):
-        pytest.importorskip(package)
-    tuning = run_page("autotune.md")["tuning"]
-    assert tuning.steps == 200 and tuning.chosen is not None
-    assert "mrviz.reprogram" in capsys.readouterr().out

@@ -111,7 +111,10 @@ def test_training_is_drawn_on_its_prediction(opened, screenshot, console_errors)
     opened.locator("tr[data-condition=T12]:not([data-status=undecided])").wait_for()
     opened.locator(READY).wait_for()
     assert before == "undecided" and len(measured(opened)) >= 2
-    assert measured(opened)[0]["x"][-1] == 100
+    opened.wait_for_function(
+        """() => document.querySelector('.js-plotly-plot').data.filter(
+            trace => trace.name.startsWith('measured')).every(trace => trace.x.at(-1) === 100)"""
+    )
     screenshot(opened, "view-trained-1280-light")
     assert console_errors == []
 
