@@ -208,19 +208,18 @@ def test_the_figure_survives_a_reload_of_the_page(small):
     small.reload()
     small.wait_for_function("() => window.jupyterapp?.shell?.currentWidget")
     wait_until_idle(small)
+    wait_for_parameters(small, "92")
     assert plot_data(small)["data"][0]["y"] == shown
-    assert tiles(small)["parameters p"] == "92"
 
 
 def test_running_the_cell_again_replaces_the_explorer(lab, page):
     lab.write_notebook("again.ipynb", SMALL, COUNT)
     open_notebook(page, lab, "again.ipynb", size=(1280, 1200))
-    run_all(page)
+    first = run_all(page)[-1]["data"]["text/plain"]
     page.locator(READY).wait_for()
-    first = page.locator(".jp-OutputArea-output").last.inner_text()
-    run_all(page)
+    second = run_all(page)[-1]["data"]["text/plain"]
     page.locator(READY).wait_for()
-    assert page.locator(".jp-OutputArea-output").last.inner_text() == first
+    assert int(second) == int(first) > 0
     handle(page, "capacity").press("Home")
     wait_for_parameters(page, "92")
 
