@@ -210,6 +210,7 @@ def test_the_figure_survives_a_reload_of_the_page(small):
     wait_until_idle(small)
     wait_for_parameters(small, "92")
     assert plot_data(small)["data"][0]["y"] == shown
+    assert tiles(small)["parameters p"] == "92"
 
 
 def test_running_the_cell_again_replaces_the_explorer(lab, page):

@@ -77,6 +77,7 @@ def test_mrviz_lab_in_an_empty_folder(
         wait_until_idle(page)
         assert page.evaluate(f"() => {PANEL}.context.path") == f"notebooks/{NOTEBOOK}"
         assert run_all(page)[0]["data"]["text/plain"] == "42"
+        page.locator(".jp-OutputArea-output").get_by_text("42", exact=True).wait_for()
         page.wait_for_timeout(2000)  # the news prompt comes about a second after the start
         assert dialogs(page) == []
     assert console_errors == []
