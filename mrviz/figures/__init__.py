@@ -1,6 +1,7 @@
 """Pure functions from results to plotly figures."""
 
 from mrviz.figures.capacity import capacity_figure
+from mrviz.figures.density import density_figure
 from mrviz.figures.gram import gram_figure
 from mrviz.figures.learning import learning_figure
 from mrviz.figures.mapping import mapping_figure
@@ -18,6 +19,7 @@ __all__ = [
     "Theme",
     "capacity_figure",
     "correlation_figure",
+    "density_figure",
     "depth_figure",
     "gram_figure",
     "learning_figure",
