@@ -121,4 +121,5 @@ def _counted(curve: DensityCurve) -> str:
     error = found.error if np.isfinite(found.error) else 0.0
     if found.value + error < 0.5:
         return "no eigenvalue"
-    return f"{found.value:.0f}" + (f" ± {error:.0f}" if error >= 0.5 else "") + " eigenvalues"
+    number = f"{found.value:.3g} ± {error:.2g}" if error > 0.05 else f"{found.value:.0f}"
+    return f"{number} eigenvalues"
