@@ -58,8 +58,9 @@ def lesson(request):
     return request.param
 
 
-def test_there_are_notebooks():
-    assert NOTEBOOKS
+def test_every_notebook_has_exercises_and_solutions():
+    assert [path for path in NOTEBOOKS if path not in SOLUTIONS] == CLASSES
+    assert all(len(statements(lesson)) >= 5 for lesson in CLASSES)
 
 
 def test_it_is_stored_for_readers_without_a_kernel(path):
