@@ -5,9 +5,10 @@ import re
 import shlex
 import sqlite3
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 
 import mrviz
 from mrviz._cache import cache_dir
@@ -165,6 +166,14 @@ def test_the_teaching_page_says_how_many_exercises_and_minutes_a_notebook_has(le
     minutes = re.search(r"Time:\s(\d+)\sminutes", text)
     assert (int(rows[lesson.stem][3]), rows[lesson.stem][4]) == (len(exercises), minutes[1])
     assert f"## {lesson.stem}\n" in text_of("instructor.md")
+
+
+def test_the_exercise_on_the_teaching_page_works(monkeypatch):
+    monkeypatch.setattr("mrviz.classroom.exercises.EXERCISES", {})
+    check = run_page("teaching.md")["check"]
+    gram = SimpleNamespace(matrix=torch.tensor([[2.0, 1.0], [1.0, 3.0]]))
+    assert check("99.1", 5, gram=gram).right
+    assert "sum of all entries" in check("99.1", 7, gram=gram).message
 
 
 def test_the_exam_has_an_answer_to_every_question():

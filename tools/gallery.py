@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -25,6 +25,7 @@ from tests.browser.conftest import (  # noqa: E402
     find_chromium,
     jupyterlab,
     open_notebook,
+    plot_data,
     run_all,
 )
 
@@ -46,25 +47,33 @@ CLAIM = 4
 """The question of docs/paper.md whose figure is shown."""
 
 READY = ".mrviz-status [data-status=ready]"
+DRAWN = "() => document.querySelector('.js-plotly-plot')?.data?.length > 0"
+
+TRIES = 4
+"""How often a page that did not draw its plot is opened anew."""
 
 
 def take(page: Page, lab: Lab, view: str, choices: Mapping[str, Any]) -> bytes:
-    """The Explorer with a view open, once everything is computed; its training is run too."""
+    """The Explorer with a view open, once everything is computed; its training is run too.
+
+    Raises:
+        TimeoutError: the page did not draw the plot, as may happen on a busy machine.
+    """
     arguments = ", ".join(f"{name}={value!r}" for name, value in {**choices, "view": view}.items())
     name = lab.write_notebook(f"{view}.ipynb", f"import mrviz\nmrviz.explore({arguments})")
     open_notebook(page, lab, name, size=(WIDTH + 120, HEIGHT + 1200))
     run_all(page)
     page.locator(READY).wait_for()
+    page.wait_for_function(DRAWN, timeout=30_000)
     if view == "learning":
         page.get_by_role("button", name="Train", exact=True).click()
         page.locator("tr[data-condition=T12]:not([data-status=undecided])").wait_for()
         page.locator(READY).wait_for()
     page.mouse.move(0, 0)
-    page.wait_for_timeout(1000)
+    plot_data(page)  # waits until it rests
     box = page.locator(".mrviz").first.bounding_box()
     assert box is not None
-    height = min(HEIGHT, box["height"])
-    return page.screenshot(clip={**box, "height": height})
+    return page.screenshot(clip={**box, "height": min(HEIGHT, box["height"])})
 
 
 def main(names: Sequence[str]) -> None:
@@ -80,10 +89,18 @@ def main(names: Sequence[str]) -> None:
         ):
             browser = driver.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
             for view, choices in views.items():
-                page = browser.new_page(device_scale_factor=1.25)
-                page.set_default_timeout(300_000)
-                (PICTURES / f"view-{view}.png").write_bytes(take(page, lab, view, choices))
-                page.close()
+                for left in reversed(range(TRIES)):
+                    page = browser.new_page(device_scale_factor=1.25)
+                    page.set_default_timeout(300_000)
+                    try:
+                        picture = take(page, lab, view, choices)
+                        break
+                    except TimeoutError:
+                        if not left:
+                            raise
+                    finally:
+                        page.close()
+                (PICTURES / f"view-{view}.png").write_bytes(picture)
                 print(f"docs/images/view-{view}.png", flush=True)
             browser.close()
     if not names or "paper" in names:
