@@ -41,7 +41,7 @@ class Settings:
         steps: number of steps.
         batch_size: of mini-batches.
         momentum: of "momentum".
-        n_test: held-out samples.
+        n_test: held-out samples; default: as many as :func:`~mrviz.load_target` has.
         n_val: validation samples; default: none.
         split: "balanced" or "own"; see :func:`~mrviz.load_target`.
         keep: which parameters count in the end, "last", or those at the recorded step with the
@@ -59,7 +59,7 @@ class Settings:
     steps: int = STEPS
     batch_size: int | None = None
     momentum: float | None = None
-    n_test: int = 500
+    n_test: int | None = None
     n_val: int | None = None
     split: str = "balanced"
     keep: str | None = None
@@ -72,10 +72,10 @@ class Settings:
         as_choice(self.optimizer, OPTIMIZERS, "optimizer")
         check_rate(self.lr)
         as_count(self.steps, "steps", 1)
-        as_count(self.n_test, "n_test", 1)
         as_choice(self.split, SPLITS, "split")
-        if self.n_val is not None:
-            as_count(self.n_val, "n_val", 1)
+        for name in ("n_test", "n_val"):
+            if getattr(self, name) is not None:
+                as_count(getattr(self, name), name, 1)
         if self.keep is not None:
             as_choice(self.keep, KEEP, "keep")
             if self.chooses and self.n_val is None:
