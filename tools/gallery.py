@@ -33,15 +33,15 @@ PICTURES = ROOT / "docs" / "images"
 WIDTH, HEIGHT = 1240, 660
 """Of a picture, in pixels of the page: the Explorer without its table of conditions."""
 
-SMALL = {"source": "dnn", "trained_on": "mnist-5k", "target": "digits", "n": 60}
-VIEWS: dict[str, dict[str, Any]] = {
-    "spectrum": {},
-    "capacity": SMALL,
-    "learning": {**SMALL, "program": "linear"},
-    "gram": {**SMALL, "program": "linear"},
-    "source": {**SMALL, "depth": 3},
+TRAINED = {"source": "dnn", "trained_on": "mnist-5k", "target": "digits", "n": 60}
+VIEWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "spectrum": ("Spectrum", {}),
+    "capacity": ("Capacity", {"source": "dnn", "target": "digits"}),
+    "learning": ("Learning curve", {**TRAINED, "program": "linear"}),
+    "gram": ("Gram and factors", {**TRAINED, "program": "linear"}),
+    "source": ("Source", TRAINED),
 }
-"""What is chosen in the Explorer for the picture of each view."""
+"""The button of each view, and what is chosen in the Explorer for its picture."""
 
 CLAIM = 4
 """The question of docs/paper.md whose figure is shown."""
@@ -53,24 +53,27 @@ TRIES = 4
 """How often a page that did not draw its plot is opened anew."""
 
 
-def take(page: Page, lab: Lab, view: str, choices: Mapping[str, Any]) -> bytes:
+def take(page: Page, lab: Lab, button: str, choices: Mapping[str, Any]) -> bytes:
     """The Explorer with a view open, once everything is computed; its training is run too.
 
     Raises:
         TimeoutError: the page did not draw the plot, as may happen on a busy machine.
     """
-    arguments = ", ".join(f"{name}={value!r}" for name, value in {**choices, "view": view}.items())
-    name = lab.write_notebook(f"{view}.ipynb", f"import mrviz\nmrviz.explore({arguments})")
+    arguments = ", ".join(f"{name}={value!r}" for name, value in choices.items())
+    name = lab.write_notebook("gallery.ipynb", f"import mrviz\nmrviz.explore({arguments})")
     open_notebook(page, lab, name, size=(WIDTH + 120, HEIGHT + 1200))
     run_all(page)
     page.locator(READY).wait_for()
     page.wait_for_function(DRAWN, timeout=30_000)
-    if view == "learning":
+    page.get_by_role("button", name=button, exact=True).click()
+    page.locator(READY).wait_for()
+    plot_data(page)  # waits until it rests
+    if button == "Learning curve":
         page.get_by_role("button", name="Train", exact=True).click()
         page.locator("tr[data-condition=T12]:not([data-status=undecided])").wait_for()
         page.locator(READY).wait_for()
     page.mouse.move(0, 0)
-    plot_data(page)  # waits until it rests
+    plot_data(page)
     box = page.locator(".mrviz").first.bounding_box()
     assert box is not None
     return page.screenshot(clip={**box, "height": min(HEIGHT, box["height"])})
@@ -79,7 +82,7 @@ def take(page: Page, lab: Lab, view: str, choices: Mapping[str, Any]) -> bytes:
 def main(names: Sequence[str]) -> None:
     """Every picture, or those that are named: views of the Explorer, or "paper"."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    views = {view: choices for view, choices in VIEWS.items() if not names or view in names}
+    views = {view: shown for view, shown in VIEWS.items() if not names or view in names}
     if views:
         with (
             tempfile.TemporaryDirectory() as root,
@@ -88,12 +91,12 @@ def main(names: Sequence[str]) -> None:
             jupyterlab(Path(root), Path(home)) as lab,
         ):
             browser = driver.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
-            for view, choices in views.items():
+            for view, (button, choices) in views.items():
                 for left in reversed(range(TRIES)):
                     page = browser.new_page(device_scale_factor=1.25)
                     page.set_default_timeout(300_000)
                     try:
-                        picture = take(page, lab, view, choices)
+                        picture = take(page, lab, button, choices)
                         break
                     except TimeoutError:
                         if not left:
