@@ -466,10 +466,17 @@ predict_and_run(model, "cross_entropy")
 # (relative to how far the outputs moved), and the share of hidden ReLUs that training switched on
 # or off.
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "skip"}
 few = mrviz.load_target("digits", n_train=30, n_test=100, seed=0)
 few_labels = few.targets_of(few.y_train)
 SETTING = {"loss": "squared", "steps": 100, "record_every": 100, "progress": False}
+
+
+def random_network(width, size, seed):
+    """A source with one hidden layer."""
+    return mrviz.load_source(
+        "dnn", depth=2, width=width, input_size=size, seed=seed, progress=False
+    )
 
 
 def hidden_units(source, u):
@@ -535,7 +542,7 @@ SEEDS, WIDTHS = range(4), (16, 64, 256, 1024, 4096)
 rows = []
 for width in WIDTHS:
     for seed in SEEDS:
-        net = mrviz.load_source("dnn", depth=2, width=width, input_size=8, seed=seed)
+        net = random_network(width, 8, seed)
         run = {"width": width, "seed": seed}
         rows.append({"trained": "own weights", **run, **train_own_weights(net)})
         for program in ("overlay", "linear"):
@@ -604,7 +611,7 @@ sizes = [{**row, "input": "8 × 8 pixels"} for row in rows if row["trained"] == 
 for size in (16, 32):
     for width in WIDTHS:
         for seed in SEEDS:
-            net = mrviz.load_source("dnn", depth=2, width=width, input_size=size, seed=seed)
+            net = random_network(width, size, seed)
             run = {"input": f"{size} × {size} pixels", "width": width, "seed": seed}
             sizes.append({**run, **train_program(net, "overlay", seed)})
 
@@ -613,13 +620,13 @@ for column in ("kernel_drift", "prediction_error", "angle"):
 depth_figure(sizes, "kernel_drift", x="width", by=["input"], log_x=True, height=400)
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# The larger the input, the smaller the angle, and the lower the drift at which width stops to help.
-# The prediction error of wide sources falls as well, with more noise. Here the input size of the
-# source takes the part that width has for a network's own weights. (The overlay has more parameters
-# on a larger input; this experiment does not tell the two apart. It is one data set, with random
-# sources of one hidden layer.) It goes with a remark of the authors of the paper on reprogramming
-# and the NTK, arXiv 2506.00620, on visual prompts: "the target model's width is the source's input
-# dimension". The experiment is not theirs.
+# The larger the input, the smaller the angle, and the lower the drift that a wide source comes down
+# to; with the largest input it is not level yet at 4,096 units. The prediction error of the widest
+# sources falls as well. So both have to be large, and the input size sets how much width can do.
+# (The overlay has more parameters on a larger input; this experiment does not tell the two apart. It
+# is one data set, with random sources of one hidden layer.) It goes with a remark of the authors of
+# the paper on reprogramming and the NTK, arXiv 2506.00620, on visual prompts: "the target model's
+# width is the source's input dimension". The experiment is not theirs.
 #
 # In practice: do not trust width. **Measure the drift**; it costs one more Gram matrix.
 
@@ -636,14 +643,15 @@ print(f"the {n * C - p} smallest        {naive[0]:.1e} to {naive[n * C - p - 1]:
 print(f"negative ones           {int((naive < 0).sum())}")
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# Small numbers, half of them negative, none of them meaningful: a positive semi-definite matrix has
+# Small numbers, many of them negative, none of them meaningful: a positive semi-definite matrix has
 # no negative eigenvalue. The derivatives are known to a relative precision ε only, about 6·10⁻⁸ in
 # float32, so eigenvalues at or below the **noise floor** *N ε λ_max* (*N* the order of the matrix)
 # are **not resolved**. They are not "λ_min = 3·10⁻⁵"; they are unknown, and may be zero.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# `mrviz.spectrum` keeps this floor, and the figure shades it. What is not resolved is drawn dotted,
-# at no particular height. The lower panel shows the share of the residual in each mode.
+# `mrviz.spectrum` keeps this floor, and the figure shades it. What is not resolved is drawn dotted
+# inside the shade; how deep it lies there means nothing. The lower panel shows the share of the
+# residual in each mode.
 
 # %% slideshow={"slide_type": "-"}
 model = mrviz.reprogram(source, target, program="overlay", mapping="identity")
