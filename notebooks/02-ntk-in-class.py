@@ -625,8 +625,8 @@ depth_figure(sizes, "kernel_drift", x="width", by=["input"], log_x=True, height=
 # sources falls as well. So both have to be large, and the input size sets how much width can do.
 # (The overlay has more parameters on a larger input; this experiment does not tell the two apart.
 # It is one data set, with random sources of one hidden layer.) It goes with a remark of the authors
-# of the paper on reprogramming and the NTK, arXiv 2506.00620, on visual prompts: "the target model's
-# width is the source's input dimension". The experiment is not theirs.
+# of the paper on reprogramming and the NTK, arXiv 2506.00620, on visual prompts: "the target
+# model's width is the source's input dimension". The experiment is not theirs.
 #
 # In practice: do not trust width. **Measure the drift**; it costs one more Gram matrix.
 
