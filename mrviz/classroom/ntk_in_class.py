@@ -117,10 +117,10 @@ def shared_prompt(answer: Any, *, W: Tensor, n: int) -> str:
         (n, n): "This matrix has a row for each sample. Θ has one for each output of each sample.",
         (n * outputs, inputs): "This is the Jacobian J. The kernel is J Jᵀ.",
     }
-    shape = tuple(getattr(answer, "shape", ()))
-    if shape in shapes:
+    wanted, shape = (n * outputs, n * outputs), tuple(getattr(answer, "shape", ()))
+    if shape in shapes and shape != wanted:
         raise Mistake(shapes[shape])
-    theta = tensor(answer, (n * outputs, n * outputs), "Θ", ("rows", "rows"))
+    theta = tensor(answer, wanted, "Θ", ("rows", "rows"))
     eye = torch.eye(n, dtype=torch.float64)
     same(
         theta,

@@ -133,6 +133,11 @@ def test_the_kernel_of_a_shared_prompt_is_that_of_the_library():
     says(check("02.3", gram.matrix, W=jacobian[0].flatten(1), n=N), "right")
 
 
+def test_a_shape_that_two_matrices_share_is_no_mistake():
+    w = torch.randn(3, 12, generator=torch.Generator().manual_seed(0))  # d = nC
+    says(check("02.3", torch.kron(ONES, w @ w.T), W=w, n=N), "right")
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
