@@ -1,6 +1,7 @@
 """Pure functions from results to plotly figures."""
 
 from mrviz.figures.capacity import capacity_figure
+from mrviz.figures.forecast import forecast_figure
 from mrviz.figures.gram import gram_figure
 from mrviz.figures.learning import learning_figure
 from mrviz.figures.mapping import mapping_figure
@@ -19,6 +20,7 @@ __all__ = [
     "capacity_figure",
     "correlation_figure",
     "depth_figure",
+    "forecast_figure",
     "gram_figure",
     "learning_figure",
     "mapping_figure",
