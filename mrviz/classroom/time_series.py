@@ -165,14 +165,14 @@ def naive_rule(answer: Callable[[Tensor, int, int], Any]) -> str:
         answer: a function of contexts (n, 1, t), season and horizon.
     """
     if not callable(answer):
-        raise Mistake("A function `naive(context, season, horizon)` is asked for.")
+        raise Mistake("A function `naive_rule(context, season, horizon)` is asked for.")
     context = torch.arange(2 * 11, dtype=torch.float64).view(2, 1, 11).square()
     for season, horizon in ((4, 3), (4, 4), (4, 10), (1, 3)):
         where = f"The forecast (season {season}, horizon {horizon})"
         steps = torch.arange(horizon)
         last, t = context[:, 0, -season:], context.shape[2]
         expected = last[:, steps % season]
-        found = run(answer, context, season, horizon, name="`naive`")
+        found = run(answer, context, season, horizon, name="`naive_rule`")
         if isinstance(found, Tensor) and found.shape == (2, 1, horizon):
             raise Mistake(
                 "The axis of the channel is still there: a row for each context, (n, horizon), is "
@@ -252,8 +252,8 @@ def scaled_error(
         },
     )
     return (
-        f"The same unit for every forecast. The naive rule's own MASE on these windows is "
-        f"{float(rule.mean()) / unit:.2f}, not 1: the test part is harder than the training part."
+        f"The unit is the same for every forecast. The naive rule's own MASE on these windows is "
+        f"{float(rule.mean()) / unit:.2f}, not 1, as the unit is from another part of the series."
     )
 
 

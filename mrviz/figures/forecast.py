@@ -42,7 +42,7 @@ def forecast_figure(
     """Windows side by side: the end of the context, what came, and what was forecast.
 
     Values are in the units of the series, time in steps from the last value of the context. Of a
-    long context the last few horizons are drawn, but at least a season.
+    long context the last two horizons are drawn, but at least a season.
 
     Args:
         target: the forecasting target.
@@ -73,7 +73,7 @@ def forecast_figure(
     x, y = (_values(getattr(target, f"{k}_{split}")) for k in "xy")
     x = x[:, 0]
     horizon, context = y.shape[1], x.shape[1]
-    shown = min(context, max(4 * horizon, target.season))
+    shown = min(context, max(2 * horizon, target.season))
     lines = {name: _like(values, y, name) for name, values in forecasts.items()}
     ends = {
         name: tuple(_like(end, y, f"a band of {name}") for end in band)

@@ -35,8 +35,8 @@ def test_every_figure_can_be_drawn(theme):
 def test_values_are_those_of_the_series_around_the_window():
     start = 96 + 3  # where the test part begins, and three steps more
     context, came, naive = forecast_figure(TARGET, {"naive": NAIVE}, windows=[3]).data
-    assert context.x.tolist() == list(range(-15, 1))  # four horizons of the thirty values
-    np.testing.assert_allclose(context.y, SERIES[start - 16 : start], rtol=1e-5)
+    assert context.x.tolist() == list(range(-7, 1))  # two horizons of the thirty values
+    np.testing.assert_allclose(context.y, SERIES[start - 8 : start], rtol=1e-5)
     assert came.x.tolist() == [0, 1, 2, 3, 4]  # joined to the context
     np.testing.assert_allclose(came.y, SERIES[start - 1 : start + 4], rtol=1e-5)
     assert naive.x.tolist() == [1, 2, 3, 4]
