@@ -671,7 +671,7 @@ forecast_figure(
 #
 # - Copies of a series cost trainable points, p = T − m·t, and change *u*: their kernels are not
 #   nested. Those of a growing trainable width are.
-# - Averages of all probabilities leave at most n(C − 1) eigenvalues.
+# - Averages of all probabilities leave at most n(C − 1) eigenvalues that are not zero.
 # - A prediction from the kernel is read with its drift, an accuracy with that of a simple rule.
 # - A bound is measured before it is quoted: this one was far above the largest possible risk, and
 #   it does not know the labels.

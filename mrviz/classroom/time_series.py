@@ -207,7 +207,7 @@ def naive_rule(answer: Callable[[Tensor, int, int], Any]) -> str:
             name=where,
             mistakes=mistakes,
         )
-    return "It needs no training and no model. What does not beat it has learned nothing of use."
+    return "It needs no model and no training. A forecaster is worth its cost where it beats this rule."
 
 
 @exercise("05.6")
