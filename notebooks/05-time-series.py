@@ -209,7 +209,7 @@ def padding_gram(jacobian, free):
 
 # %% slideshow={"slide_type": "-"} tags=["check"]
 u = copies.programmed(target.x_train[:12]).detach()
-jacobian = torch.func.vmap(torch.func.jacrev(lambda v: copies.head(source(v[None]))[0]))(u)
+jacobian = mrviz.ntk.source_jacobian(source, torch.eye(2), u, head=copies.head)
 check("05.3", padding_gram, jacobian=jacobian, free=copies.program.placement.frame())
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -328,8 +328,9 @@ learning_figure(runs["1 copy"][0].trajectory, runs["1 copy"][1].history, height=
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # A drift far above 0.1 says that lazy training did not hold, so the linearised model had no duty to
-# be right. With one copy the kernel grows until the step size, chosen for the kernel at the start,
-# is too large: the measured loss jumps. *Discuss:* where is the prediction right nevertheless?
+# be right. With one copy the measured loss jumps: a step size that is stable for the kernel at the
+# start is not so for the kernel that training makes. *Discuss:* where is the prediction right
+# nevertheless?
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Beside the nearest training series
@@ -352,7 +353,7 @@ for name, n_val in {"ItalyPowerDemand": 20, "GunPoint": 12, "ArrowHead": 12}.ite
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # One seed and a few dozen training series: differences of a few points mean nothing. One of twenty
 # points does: on arrowheads, a source that knows outlines loses to a rule that knows nothing.
-# `benchmarks/series.md` has more sets, sources and seeds.
+# `benchmarks/reprogramming.py` compares more sets, sources, programs and seeds.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # Part 2: a bound, measured
@@ -679,4 +680,4 @@ forecast_figure(
 # - Windows are split by time, and MASE is measured in errors of the training part.
 #
 # *Homework:* `load_forecast("solar")`, or the linear program started at the identity (see
-# `benchmarks/series.py`).
+# `benchmarks/forecasting.py`).

@@ -91,7 +91,7 @@ def padding_gram(jacobian, free):
 
 
 u = copies.programmed(target.x_train[:12]).detach()
-jacobian = torch.func.vmap(torch.func.jacrev(lambda v: copies.head(source(v[None]))[0]))(u)
+jacobian = mrviz.ntk.source_jacobian(source, torch.eye(2), u, head=copies.head)
 free = copies.program.placement.frame()
 check("05.3", padding_gram, jacobian=jacobian, free=free)
 
