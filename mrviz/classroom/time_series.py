@@ -207,7 +207,7 @@ def naive_rule(answer: Callable[[Tensor, int, int], Any]) -> str:
             name=where,
             mistakes=mistakes,
         )
-    return "It needs no model and no training. A forecaster is worth its cost where it beats this rule."
+    return "It needs no model and no training: what a forecaster is worth shows beside it."
 
 
 @exercise("05.6")
