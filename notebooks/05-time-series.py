@@ -468,6 +468,8 @@ forecast_figure(
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # The rule beside it, *seasonal naive*, repeats the last year. Passengers grow, so it comes out low.
+# (fracast was pretrained on large public collections of series. Whether this well-known one is
+# among them was not checked.)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercise 05.5: the seasonal naive rule
@@ -553,7 +555,7 @@ spectrum_figure(curves, height=470)
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # 72 parameters stand against 16 · 6 = 96 residuals, so for each of them 24 eigenvalues are exactly
-# zero: there are futures that this program cannot fit, whatever the source.
+# zero: directions that the linearised model cannot fit, whatever the source.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The kernel over the horizon
