@@ -121,20 +121,20 @@ program_figure(copies, target.x_train)
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercise 05.1: how much is trainable?
 #
-# The source takes 128 points, the series has 24. With *m* = 3 copies and everything beside them
+# The source takes 128 points, the series has 24. With *m* = 5 copies and everything beside them
 # trainable, how many trainable numbers *p* does the program have?
 
 # %% slideshow={"slide_type": "-"} tags=["exercise"]
 p = ...
 
 # %% slideshow={"slide_type": "-"} tags=["check"]
-check("05.1", p, length=128, series=24, replicas=3)
+check("05.1", p, length=128, series=24, replicas=5)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Programs for series: lag by lag, and linear
 #
-# Two others use what is known of each point. The **lag-wise** program puts the series at the end
-# of the source's input and gives each point a scale and a shift of its own, *u_t = a_t x_t + b_t*.
+# Two others transform the series itself. The **lag-wise** program puts the series at the end of
+# the source's input and gives each point a scale and a shift of its own, *u_t = a_t x_t + b_t*.
 # The **linear** program *u = Wφ + β* mixes all points and fills the whole input.
 
 # %% slideshow={"slide_type": "-"}

@@ -43,16 +43,16 @@ linear = mrviz.reprogram(source, target, program="linear", mapping="probability_
 # %% [markdown]
 # ## Exercise 05.1: how much is trainable?
 #
-# The source takes 128 points, the series has 24. With *m* = 3 copies and everything beside them
+# The source takes 128 points, the series has 24. With *m* = 5 copies and everything beside them
 # trainable, how many trainable numbers *p* does the program have?
 
 # %%
-p = 128 - 3 * 24
+p = 128 - 5 * 24
 
-check("05.1", p, length=128, series=24, replicas=3)
+check("05.1", p, length=128, series=24, replicas=5)
 
 # %% [markdown]
-# The program says the same: `copies.n_parameters`.
+# A program with `replicas=5` says the same: `n_parameters` is 8.
 #
 # ## Exercise 05.2: how many eigenvalues can it have?
 #
