@@ -414,7 +414,7 @@ print(f"largest risk there is: {math.sqrt(2):.3f}")
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # No bound comes near √2, so none of them says anything about these models. Nor do they order them:
 # of the trained models, the two with the smallest risks have the two largest bounds. Programs that
-# classify well here put the logits where those of leaves never are.
+# classify well here put the logits far from those of leaves.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What the right side does not know
