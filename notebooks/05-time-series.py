@@ -337,7 +337,7 @@ learning_figure(runs["1 copy"][0].trajectory, runs["1 copy"][1].history, height=
 #
 # The simplest classifier for series gives a series the class of the nearest training series
 # (Euclidean distance). It sees the same training samples, and validation samples do not help it.
-# Each set has its own row; the programs are linear, and step and mapping are the same for all.
+# The programs are linear; step size and mapping are the same for all three sets.
 
 # %% slideshow={"slide_type": "-"}
 print("set               reprogrammed  nearest training series  chance")

@@ -183,7 +183,7 @@ def naive_rule(answer: Callable[[Tensor, int, int], Any]) -> str:
                 f"{where} stops after one season. A longer horizon repeats it again and again."
             )
         before = (t - season - 1 + steps % season).clamp(min=0)
-        mistakes: dict[str, Tensor | float] = {
+        mistakes: dict[str, Tensor] = {
             "The last value is repeated. That is the naive rule of season 1: with a season, take "
             "the value of the same phase.": context[:, 0, -1:].expand_as(expected),
             "The first season of the context was taken. The newest one is the last.": (
@@ -200,7 +200,7 @@ def naive_rule(answer: Callable[[Tensor, int, int], Any]) -> str:
             "The last values of the context were taken, as many as the horizon. Go back one "
             "season, not one horizon.": context[:, 0, (t - horizon + steps).clamp(min=0)],
         }
-        mistakes = {s: w for s, w in mistakes.items() if not torch.equal(_of(w), expected)}
+        mistakes = {s: w for s, w in mistakes.items() if not torch.equal(w, expected)}
         same(
             tensor(found, expected.shape, where, ("contexts", "horizon")),
             expected,
@@ -296,7 +296,3 @@ def _gram(jacobian: Tensor) -> Tensor:
     """A Aᵀ over all sample and output pairs, sample-major."""
     rows = jacobian.flatten(2).flatten(0, 1)
     return rows @ rows.T
-
-
-def _of(value: Tensor | float) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.float64)
