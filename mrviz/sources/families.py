@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mrviz.errors import InputError
 from mrviz.sources.series import fcn, resnet1d
-from mrviz.targets.raw import TARGETS
+from mrviz.targets.raw import LABELLED
 from mrviz.targets.spec import Kind
 
 WEIGHT_VARIANCE = 2.0
@@ -76,7 +76,7 @@ _EPOCHS = {"image": (15, 0, 50), "series": (100, 0, 300)}
 def _family(
     name: str, label: str, depth: Range, width: Range, groups: Range | None, kind: Kind = "image"
 ) -> SourceSpec:
-    data = (name for name, spec in TARGETS.items() if spec.kind == kind)
+    data = (name for name, spec in LABELLED.items() if spec.kind == kind)
     ranges = {
         "depth": depth,
         "groups": groups,

@@ -12,7 +12,7 @@ from mrviz.experiment import Experiment
 from mrviz.sources import SourceModel
 from mrviz.sources.families import FAMILIES
 from mrviz.sources.training import resized
-from mrviz.targets.raw import TARGETS, balanced_split, load_raw
+from mrviz.targets.raw import LABELLED, balanced_split, load_raw
 from mrviz.theory import (
     DepthPoint,
     SourceReport,
@@ -152,7 +152,7 @@ def has_own_data(experiment: Experiment) -> bool:
     """Whether the source brings held-out data of its own task."""
     if isinstance(experiment.source, SourceModel):
         return experiment.source.test_data is not None
-    return experiment.trained_on in TARGETS  # forecasters are trained on other things
+    return experiment.trained_on in LABELLED  # forecasters are trained on other things
 
 
 def _curve_key(experiment: Experiment, data: str) -> tuple[object, ...]:
