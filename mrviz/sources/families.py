@@ -50,6 +50,7 @@ class SourceSpec:
         ranges: the whole-number options that apply, by name.
         choices: the other options that apply, by name, each with its values, default first.
         kind: of its inputs, "image" or "series".
+        forecasts: whether its outputs are the values that follow its input.
     """
 
     name: str
@@ -58,6 +59,7 @@ class SourceSpec:
     ranges: Mapping[str, Range]
     choices: Mapping[str, tuple[str | None, ...]]
     kind: Kind = "image"
+    forecasts: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ FORECASTERS: dict[str, SourceSpec] = {
             {"weights": ("pretrained", "random"), "output": ("median", "quantiles")}
         ),
         kind="series",
+        forecasts=True,
     ),
     "conv-forecaster": SourceSpec(
         name="conv-forecaster",
@@ -58,6 +59,7 @@ FORECASTERS: dict[str, SourceSpec] = {
         ),
         choices=MappingProxyType({"trained_on": (None, *FORECASTS)}),
         kind="series",
+        forecasts=True,
     ),
 }
 """The forecasters with their options."""

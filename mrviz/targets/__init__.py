@@ -74,9 +74,10 @@ def load_target(
         n_test: number of test samples, at least one per class; default: 500, or a third of
             what a smaller data set has of each class. With ``split="own"``: all. Windows: 64, or
             as many as there are.
-        split: of a data set: "balanced", the default, draws from all samples. "own" keeps the training and test samples of
-            the data set's publishers apart, for accuracies that compare with published ones:
-            training and validation samples come from the former, test samples from the latter.
+        split: of a data set: "balanced", the default, draws from all samples. "own" keeps the
+            training and test samples of its publishers apart, for accuracies that compare with
+            published ones: training and validation samples come from the former, test samples
+            from the latter.
             Its training split is balanced only where ``n_train`` is given, and depends on
             ``n_val`` where it is not.
         context: of a series to forecast: values before each forecast; default: two seasons, at

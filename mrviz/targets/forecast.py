@@ -278,7 +278,7 @@ def forecast_target(
 
 
 def step_names(horizon: int) -> tuple[str, ...]:
-    """Names of the values of a forecast: t+1, t+2, …"""
+    """Names t+1, t+2, … of the values of a forecast."""
     return tuple(f"t+{k + 1}" for k in range(horizon))
 
 

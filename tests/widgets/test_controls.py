@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import mrviz
-from mrviz.experiment import SHAPES, Experiment
+from mrviz.experiment import Experiment
+from mrviz.pairing import SHAPES
 from mrviz.programs import MAPPINGS, PROGRAMS
 from mrviz.sources import SOURCES
 from mrviz.targets import TARGETS

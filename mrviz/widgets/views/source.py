@@ -8,9 +8,11 @@ from typing import Any
 import ipywidgets as w
 import plotly.graph_objects as go
 
-from mrviz.experiment import DEFAULTS, Experiment, kind_of_source
+from mrviz.experiment import Experiment
 from mrviz.figures import message_figure, source_figure
-from mrviz.targets import TARGETS, Kind
+from mrviz.pairing import DEFAULTS, kind_of_source
+from mrviz.targets import Kind
+from mrviz.targets.raw import LABELLED
 from mrviz.widgets.views.base import Job, Scene, View
 from mrviz.workbench import OWN, Result, SourceStudy, Workbench, depths, has_own_data
 from mrviz.workbench.result import as_csv
@@ -74,7 +76,7 @@ class SourceView(View):
             )
         else:
             parts.append(
-                f"K_S on {TARGETS[name].label}, not on the source's own task, so that T8 to T10 "
+                f"K_S on {LABELLED[name].label}, not on the source's own task, so that T8 to T10 "
                 "stay as they are"
             )
         if found["depths"]:
@@ -130,7 +132,7 @@ class SourceView(View):
         name, kind = str(self._data.value), _kind(experiment)
         if name == OWN and has_own_data(experiment):
             return name
-        if name == OWN or TARGETS[name].kind != kind:
+        if name == OWN or LABELLED[name].kind != kind:
             return DEFAULTS[kind]["target"]
         return name
 
@@ -151,5 +153,5 @@ def _kind(experiment: Experiment) -> Kind:
 
 
 def _choices(kind: Kind) -> list[tuple[str, str]]:
-    sets = [(spec.label, name) for name, spec in TARGETS.items() if spec.kind == kind]
+    sets = [(spec.label, name) for name, spec in LABELLED.items() if spec.kind == kind]
     return [("the source's own, where it has some", OWN), *sets]
