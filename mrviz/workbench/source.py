@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from mrviz._progress import CancelFlag, ProgressCallback
 from mrviz.experiment import Experiment
+from mrviz.pairing import task_of_source
 from mrviz.sources import SourceModel
 from mrviz.sources.families import FAMILIES
 from mrviz.sources.training import resized
@@ -100,6 +102,8 @@ class SourceStudy:
                 progress=progress,
                 cancel=cancel,
             )
+            if task_of_source(experiment.source) == "forecast":  # its outputs are no classes
+                report = replace(report, strength=None)
             self._reports.put((experiment.source_key, data), report)
             show()
         todo = list(depths(experiment))[len(self.curve(experiment, data)) :]

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from mrviz.experiment import Experiment
 from mrviz.figures import message_figure, source_figure
-from mrviz.pairing import DEFAULTS, kind_of_source
+from mrviz.pairing import DEFAULTS, kind_of_source, task_of_source
 from mrviz.targets import Kind
 from mrviz.targets.raw import LABELLED
 from mrviz.widgets.views.base import Job, Scene, View
@@ -38,7 +38,9 @@ class SourceView(View):
 
     def missing(self, result: Result) -> bool:
         """Whether report, depth curve or conditions are not there yet."""
-        return not self._study.complete(result, self._name(result.experiment))
+        return not self._lacks(result.experiment) and not self._study.complete(
+            result, self._name(result.experiment)
+        )
 
     def work(self, result: Result, job: Job) -> None:
         """Report, curve over depth, and the conditions that need the source's own data."""
@@ -51,7 +53,8 @@ class SourceView(View):
             self._offer(_kind(result.experiment))
         found = None if result is None else self.details(result)
         if result is None or found is None:
-            text = "" if result is None else "Looking at the source …"
+            text = "" if result is None else self._lacks(result.experiment)
+            text = text or ("" if result is None else "Looking at the source …")
             return message_figure(text, theme=scene.theme)
         return source_figure(
             found["report"],
@@ -111,6 +114,8 @@ class SourceView(View):
 
     def code(self, experiment: Experiment) -> str:
         """The report, and the curve over depth where the family has one."""
+        if self._lacks(experiment):
+            return ""
         name = self._name(experiment)
         lines = ["", "from mrviz.theory import source_report, strength_over_depth"]
         if name == OWN:
@@ -130,11 +135,21 @@ class SourceView(View):
     def _name(self, experiment: Experiment) -> str:
         """The data set in use: another one where the source brings none or takes another kind."""
         name, kind = str(self._data.value), _kind(experiment)
-        if name == OWN and has_own_data(experiment):
+        if name == OWN and (has_own_data(experiment) or _forecasts(experiment)):
             return name
         if name == OWN or LABELLED[name].kind != kind:
             return DEFAULTS[kind]["target"]
         return name
+
+    def _lacks(self, experiment: Experiment) -> str:
+        """Why there is nothing to look at; empty where there is."""
+        if self._name(experiment) != OWN or has_own_data(experiment):
+            return ""
+        return (
+            "A forecaster has no accuracy and no class labels, on which T8, T9 and T10 rest. Choose "
+            "labelled source data above to see its kernel K_S on them; a large forecaster takes "
+            "minutes."
+        )
 
     def _offer(self, kind: Kind) -> None:
         """Offers the data sets of a kind; what is chosen stays where it is one of them."""
@@ -145,6 +160,10 @@ class SourceView(View):
         self._data.options = choices
         self._data.value = kept if kept in [value for _, value in choices] else OWN
         self._data.observe(lambda _: self.changed(), "value")
+
+
+def _forecasts(experiment: Experiment) -> bool:
+    return task_of_source(experiment.source) == "forecast"
 
 
 def _kind(experiment: Experiment) -> Kind:
