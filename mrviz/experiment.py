@@ -333,5 +333,22 @@ NAMES = tuple(f.name for f in fields(Experiment))
 """Names of the choices."""
 
 
+FOLLOWING = ("source", "target", "n", "program", "mapping")
+"""Choices that go to what fits the others, where their default does not."""
+
+
+def default_of(choice: str) -> str:
+    """What is chosen where nothing is given, to follow ``HELP``; empty where there is nothing.
+
+    Example:
+        >>> default_of("source"), default_of("seed"), default_of("depth")
+        (' (default: efficientnet-lite0, or what fits the rest)', ' (default: 0)', '')
+    """
+    value = getattr(Experiment, choice)
+    if value is None:
+        return ""
+    return f" (default: {value}{', or what fits the rest' if choice in FOLLOWING else ''})"
+
+
 def _call(*args: Any, **kwargs: Any) -> str:
     return ", ".join([*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())])

@@ -182,8 +182,9 @@ def _measure(
     }
     found |= {f"{i}_value": conditions[i].value for i in KERNEL_CONDITIONS}
     found |= {f"{i}_status": conditions[i].status for i in CONDITIONS}
-    scores = transfer_baselines(model, target).to_dict()
-    found |= {name: value for name, value in scores.items() if name != "n"}
+    if target.is_classification:
+        scores = transfer_baselines(model, target).to_dict()
+        found |= {name: value for name, value in scores.items() if name != "n"}
 
 
 def _outcomes(fit: Fit) -> dict[str, float | None]:

@@ -309,7 +309,8 @@ class Controls:
         reduce.value = kept if kept in [value for _, value in reduce.options] else "full"
         self._offer_programs(shape)
         control = self.widgets["image_size"]
-        control.layout.display = None if self._has_image_size() else "none"
+        sized = self._has_image_size()
+        control.layout.display = None if sized else "none"
         side = (
             source.input_shape[-1]
             if isinstance(source, SourceModel)
@@ -318,8 +319,8 @@ class Controls:
         own, program = shape[-1], self._program()
         room = side - 1 if program is None or program.framed else side
         sizes = [(f"{size} × {size}", size) for size in SIZES if size <= room]
-        fits = [(f"own size, {own} × {own}", NONE)] if own <= room else []
-        kept = control.value
+        fits = [(f"own size, {own} × {own}", NONE)] if own <= room or not sized else []
+        kept = control.value if sized else NONE
         control.options = [*fits, *sizes] or [("own size", NONE)]
         values = [value for _, value in control.options]
         largest = max((size for _, size in sizes if 4 * size <= 3 * side), default=values[0])

@@ -146,9 +146,9 @@ class SourceView(View):
         if self._name(experiment) != OWN or has_own_data(experiment):
             return ""
         return (
-            "A forecaster has no accuracy and no class labels, on which T8, T9 and T10 rest. Choose "
-            "labelled source data above to see its kernel K_S on them; a large forecaster takes "
-            "minutes."
+            "A forecaster has no accuracy and no labelled data of its own, which T8, T9 and T10 "
+            "need. Choose labelled data above to see its kernel K_S on them; that of fracast "
+            "takes minutes."
         )
 
     def _offer(self, kind: Kind) -> None:
