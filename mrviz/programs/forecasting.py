@@ -113,9 +113,9 @@ def compare_forecasts(
         )
     x, y = getattr(target, f"x_{split}"), getattr(target, f"y_{split}")
     found = 0 if x is None else len(x)
-    n = as_count(found if n is None else n, "n", 1)
-    if n > found:
-        raise InputError(f"n={n}, but target {target.name!r} has {found} {split} windows")
+    n = found if n is None else as_count(n, "n", 1)
+    if not 0 < n <= found:
+        raise InputError(f"target {target.name!r} has {found} {split} windows, asked for are {n}")
     x, y = x[:n], y[:n].double()
     forecasts: dict[str, Callable[[], Tensor]] = {"reprogrammed": lambda: model.predict(x)}
     length = model.source.input_shape[-1]

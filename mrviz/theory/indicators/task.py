@@ -143,6 +143,7 @@ def predicted_accuracy(
                 f"({counted(int(prediction.settings['n_test']), 'held-out sample')}) after "
                 f"{counted(prediction.settings['steps'], 'step')} of size {prediction.lr:.3g}"
             )
+            found["details"] = {"mse": prediction.mse}
     else:
         accuracy, n = prediction.accuracy, int(prediction.settings["n_test"])
         low, high = interval = wilson_interval(round(accuracy * n), n)
