@@ -123,29 +123,27 @@ class Controls:
         if getattr(self._quiet, "depth", 0):
             return
         with self._silence():
-            changed = {name, *(self._follow(name, old) if name in ("source", "target") else ())}
-            if "source" in changed:
+            if name in ("source", "target"):
+                self._follow(name, old)
+            if name == "source":
                 self._refresh_source()
-            if changed & {"source", "depth"}:
+            if name in ("source", "depth"):
                 self._show_width()
-            if changed & {"source", "target", "input_size", "program"}:
+            if name in ("source", "target", "input_size", "program"):
                 self._refresh_target()
             self._refresh_options()
             if name in GEOMETRY:
                 self._await_capacity()
         self._on_change(name)
 
-    def _follow(self, name: str, old: Any) -> tuple[str, ...]:
-        """Changes what does not fit the source or target that was chosen; returns what it was."""
+    def _follow(self, name: str, old: Any) -> None:
+        """Changes what does not fit the source or target that was chosen; all targets suit it."""
         value = {key: self.widgets[key].value for key in ("source", "target", "program", "mapping")}
         now = {**value, name: old, "options": self.options.values}
         found = fitting(now, {name: value[name]})
-        if "source" in found:
-            self._offer("source", found["source"])
         self._refresh_kind()
         for key, chosen in found.items():
             self._offer(key, chosen)
-        return tuple(found)
 
     def _option_changed(self, option: str) -> None:
         if getattr(self._quiet, "depth", 0):
@@ -318,8 +316,9 @@ class Controls:
         )
         own, program = shape[-1], self._program()
         room = side - 1 if program is None or program.framed else side
-        sizes = [(f"{size} × {size}", size) for size in SIZES if size <= room]
-        fits = [(f"own size, {own} × {own}", NONE)] if own <= room or not sized else []
+        named = {s: f"{s} × {s}" if len(shape) == 3 else f"{s}" for s in (own, *SIZES)}
+        sizes = [(named[size], size) for size in SIZES if size <= room]
+        fits = [(f"own size, {named[own]}", NONE)] if own <= room or not sized else []
         kept = control.value if sized else NONE
         control.options = [*fits, *sizes] or [("own size", NONE)]
         values = [value for _, value in control.options]

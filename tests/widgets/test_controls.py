@@ -268,15 +268,17 @@ def test_a_forecaster_brings_what_fits_it_and_leaves_nothing_behind(controls):
     assert replace(controls.experiment, n=start.n) == start
 
 
-def test_a_classifier_told_to_forecast_is_left_for_a_forecaster(controls):
+def test_a_classifier_told_to_forecast_does_so_until_it_is_told_otherwise(controls):
     told = Experiment().changed(source="fcn", target="airline", program="linear", n=20)
     controls.set(told)
     assert controls.experiment.target == "airline" and controls.experiment.source == "fcn"
     assert dict(controls.widgets["target"].options)[TARGETS["airline"].label] == "airline"
     controls.widgets["target"].value = "ucr:GunPoint"
-    assert controls.experiment.source == "fcn"
-    controls.widgets["target"].value = "airline"
-    assert (controls.experiment.source, controls.experiment.mapping) == ("fracast", "identity")
+    assert (controls.experiment.source, controls.experiment.mapping) == ("fcn", "frequency")
+    assert "airline" not in values(controls.widgets["target"])
+    controls.set(told)
+    controls.widgets["source"].value = "resnet1d"
+    assert controls.experiment.target == "ucr:GunPoint"
 
 
 def test_a_small_set_of_series_lowers_n(controls):

@@ -222,7 +222,7 @@ def test_real_valued_targets_have_losses_alone(opened):
         assert "data-status='ready'" in status(ready(explorer)), view
 
 
-FORECAST = {"source": "conv-forecaster", "input_size": 24, "width": 4, "n": 14}
+FORECAST = {"source": "conv-forecaster", "input_size": 24, "width": 4, "n": 8}
 needs_aeon = pytest.mark.skipif(
     not importlib.util.find_spec("aeon"), reason="aeon is not installed"
 )
@@ -230,7 +230,7 @@ needs_aeon = pytest.mark.skipif(
 
 @needs_aeon
 def test_every_view_holds_for_a_forecast(opened, capsys):
-    explorer = ready(opened(**FORECAST, program="lag_affine", capacity=6))
+    explorer = ready(opened(**FORECAST, program="low_rank", max_rank=3, capacity=2))
     assert (explorer.target, explorer.mapping) == ("airline", "identity")
     for view in VIEWS:
         explorer.view = view
@@ -242,7 +242,7 @@ def test_every_view_holds_for_a_forecast(opened, capsys):
         run_code(explorer)
         assert capsys.readouterr().out
         if view == "capacity":
-            assert len(explorer.details["predicted_mse"]) == 24
+            assert len(explorer.details["predicted_mse"]) == 3
             assert shown.layout.yaxis3.title.text == "predicted<br>MSE"
             assert "mean squared error" in html(explorer) and "squared loss" in html(explorer)
         elif view == "mapping":

@@ -25,6 +25,8 @@ OPTIMIZERS = (
     ("SGD, mini-batches", "sgd"),
     ("Adam, mini-batches", "adam"),
 )
+LOSSES = (("cross-entropy", "cross_entropy"), ("squared", "squared"))
+
 OTHERS = {"source": "source alone", "seasonal naive": "seasonal naive rule"}
 """Forecasts beside those of the model, by their names in a comparison."""
 
@@ -45,7 +47,7 @@ class LearningView(View):
         first = Schedule()
         self._loss = w.Dropdown(
             description="Loss",
-            options=[("cross-entropy", "cross_entropy"), ("squared", "squared")],
+            options=LOSSES,
             value=first.loss,
             tooltip="The loss that is trained and predicted",
         )
@@ -96,7 +98,7 @@ class LearningView(View):
     def missing(self, result: Result) -> bool:
         """Whether the prediction, or a training asked for, is missing."""
         self._result = result
-        self._loss.disabled = not result.experiment.class_names
+        self._offer_losses(bool(result.experiment.class_names))
         if self._learning.obstacle(result.experiment):
             return False
         key = (result.experiment, self.schedule(result.experiment))
@@ -232,6 +234,16 @@ class LearningView(View):
         """The losses of the same."""
         half = len(key[0].output_names) / 2  # from (f − y)² of one output to ½‖f − y‖² of all
         return {name: half * mse for name, mse in self._others(key).items()}
+
+    def _offer_losses(self, labels: bool) -> None:
+        """Both losses for class labels, the squared one alone for real values."""
+        offered = LOSSES if labels else LOSSES[1:]
+        if self._loss.options != offered:
+            self._loss.unobserve_all("value")
+            self._loss.options = offered
+            self._loss.value = offered[0][1]
+            self._loss.observe(lambda _: self._edited(), "value")
+        self._loss.disabled = not labels
 
     def _edited(self) -> None:
         self._rate.disabled = self._optimizer.value == "adam"
