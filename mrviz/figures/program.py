@@ -205,8 +205,8 @@ def _stacked(
             traces += _curves(panel, number, color)
             axes[f"xaxis{number}"]["range"] = [-0.5, panel.values.shape[1] - 0.5]
             least, most = panel.span
-            room = 0.08 * (most - least) or 0.5
-            axes[f"yaxis{number}"]["range"] = [least - room, most + room]
+            edge = 0.08 * (most - least) or 0.5
+            axes[f"yaxis{number}"]["range"] = [least - edge, most + edge]
         else:
             traces.append(_picture(panel, number))
             axes[f"yaxis{number}"]["autorange"] = "reversed"
