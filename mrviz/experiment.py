@@ -13,12 +13,13 @@ from torch import nn
 from mrviz._checks import as_device
 from mrviz._progress import CancelFlag, ProgressCallback
 from mrviz.errors import InputError
+from mrviz.pairing import fitting, has_labels, kind_of_source, kind_of_target
 from mrviz.programs import MAPPINGS, PROGRAMS, ReprogrammedModel, reprogram
 from mrviz.programs.chosen import checked_options, declared_by, in_words
 from mrviz.programs.model import check_kinds
 from mrviz.programs.options import Option, Options
 from mrviz.sources import SourceModel, load_source, source_spec
-from mrviz.targets import TARGETS, Kind, Target, kind_of, load_target
+from mrviz.targets import TARGETS, Target, kind_of, load_target
 from mrviz.targets.options import as_choice, as_count
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -49,27 +50,6 @@ HELP = {
     "seed": "seed of weights, programs and samples",
 }
 """What each choice is, for the command line."""
-
-DEFAULTS = {
-    "image": {"source": "efficientnet-lite0", "target": "mnist-5k", "program": "border"},
-    "series": {"source": "fcn", "target": "ucr:GunPoint", "program": "linear"},
-}
-"""What is chosen with a source or target of a kind where the rest does not fit it."""
-
-SHAPES = {"image": (1, 1, 1), "series": (1, 1)}
-"""The smallest shape of each kind."""
-
-
-def kind_of_source(source: str | SourceModel) -> Kind:
-    """The kind of a source's inputs."""
-    if isinstance(source, str):
-        return source_spec(source).kind
-    return kind_of(source.input_shape)
-
-
-def kind_of_target(target: str | Target) -> Kind:
-    """The kind of a target's samples."""
-    return TARGETS[target].kind if isinstance(target, str) else kind_of(target.shape)
 
 
 @dataclass(frozen=True)
@@ -128,9 +108,9 @@ class Experiment:
 
         Another source drops the options of the old one, and another source, target, program or
         image size drops the capacity, unless they are among the choices. A target lowers ``n`` to
-        the samples it has. A source for series brings a target and a program that fit it, where
-        the present ones do not, and so on for images and for targets. Another program or mapping
-        drops the options of the old one.
+        the samples it has. A source brings target, program and mapping that fit it, where the
+        present ones do not, and so does a target: see :func:`~mrviz.pairing.fitting`. Another
+        program or mapping drops the options of the old one.
 
         Args:
             **choices: fields, and options of program and mapping by their own names.
@@ -143,7 +123,7 @@ class Experiment:
             {'bias': False}
         """
         named = {name: choices.pop(name) for name in list(choices) if name not in NAMES}
-        dropped = self._fitting(choices)
+        dropped = fitting({name: getattr(self, name) for name in NAMES}, choices)
         choices = {**dropped, **choices}
         after = {key: choices.get(key, getattr(self, key)) for key in ("program", "mapping")}
         known = {owner: declared_by(owner, name, NAMES) for owner, name in after.items()}
@@ -186,25 +166,6 @@ class Experiment:
                 f"of {fitting}"
             )
 
-    def _fitting(self, choices: dict[str, Any]) -> dict[str, Any]:
-        """Source, target and program of the kind that was chosen, where the present do not fit."""
-        chosen = [name for name in ("source", "target") if name in choices]
-        kinds = {"source": kind_of_source, "target": kind_of_target}
-        target = choices.get("target")
-        if not chosen or (isinstance(target, str) and target not in TARGETS):
-            return {}
-        kind = kinds[chosen[0]](choices[chosen[0]])
-        if kind == "other":
-            return {}
-        found: dict[str, Any] = {}
-        for name in ("source", "target"):
-            if name not in choices and kinds[name](getattr(self, name)) not in (kind, "other"):
-                found[name] = DEFAULTS[kind][name]
-        named = "program" not in choices and isinstance(self.program, str)
-        if named and not PROGRAMS[str(self.program)].fits(SHAPES[kind]):
-            found["program"] = DEFAULTS[kind]["program"]
-        return found
-
     def declared_options(self) -> dict[str, Option]:
         """What program and mapping declare of the options that :attr:`options` may hold."""
         return declared_by("program", self.program, NAMES) | declared_by(
@@ -221,10 +182,13 @@ class Experiment:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the target's classes; empty for real-valued targets."""
+        return self.output_names if has_labels(self.target) else ()
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the target's classes, or of its real-valued outputs."""
         target = self.target
-        if isinstance(target, Target):
-            return target.classes if target.is_classification else ()
-        return tuple(TARGETS[target].classes)
+        return (target if isinstance(target, Target) else TARGETS[target]).classes
 
     def source_options(self) -> dict[str, Any]:
         """The options for :func:`~mrviz.load_source` that were chosen."""
@@ -266,10 +230,10 @@ class Experiment:
     def load_target(self) -> Target:
         """Loads the target with ``n`` training samples."""
         if not isinstance(self.target, Target):
-            classes = len(TARGETS[self.target].classes)
-            if self.n < classes:
+            fewest = TARGETS[self.target].fewest_train
+            if self.n < fewest:
                 raise InputError(
-                    f"n must be at least {classes}, one sample for each class of "
+                    f"n must be at least {fewest}, one sample for each class of "
                     f"{self.target}, got {self.n}"
                 )
             return load_target(self.target, n_train=self.n, seed=self.seed)
@@ -367,6 +331,23 @@ class Experiment:
 
 NAMES = tuple(f.name for f in fields(Experiment))
 """Names of the choices."""
+
+
+FOLLOWING = ("source", "target", "n", "program", "mapping")
+"""Choices that go to what fits the others, where their default does not."""
+
+
+def default_of(choice: str) -> str:
+    """What is chosen where nothing is given, to follow ``HELP``; empty where there is nothing.
+
+    Example:
+        >>> default_of("source"), default_of("seed"), default_of("depth")
+        (' (default: efficientnet-lite0, or what fits the rest)', ' (default: 0)', '')
+    """
+    value = getattr(Experiment, choice)
+    if value is None:
+        return ""
+    return f" (default: {value}{', or what fits the rest' if choice in FOLLOWING else ''})"
 
 
 def _call(*args: Any, **kwargs: Any) -> str:

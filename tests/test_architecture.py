@@ -21,6 +21,7 @@ LAYERS = (
     ("ntk",),
     ("spectrum",),
     ("theory",),
+    ("pairing",),
     ("experiment",),
     ("workbench",),
     ("study", "tuning"),

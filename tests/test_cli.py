@@ -1,5 +1,6 @@
 """The command line: the Workbench's numbers, every choice, errors with advice."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -66,6 +67,20 @@ def test_spectrum_as_json(capsys, choices):
     values = found["spectrum"]["eigenvalues"]
     assert values == pytest.approx(expected.spectrum.eigenvalues.tolist(), abs=1e-6)
     assert found["spectrum"]["rank"] == expected.spectrum.rank
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("aeon"), reason="aeon is not installed")
+def test_what_is_not_given_fits_what_is(capsys):
+    small = ["--source", "conv-forecaster", "--input-size", "24", "--width", "4", "--n", "10"]
+    found = json.loads(output(capsys, "spectrum", "--json", *small))
+    chosen = found["experiment"]
+    assert (chosen["target"], chosen["program"], chosen["mapping"]) == (
+        *("airline", "linear", "identity"),
+    )
+    assert len(found["spectrum"]["eigenvalues"]) == 10 * 12
+    probe = ["--mapping", "linear_probe", "--option", "start=uniform", "--reduce", "11"]
+    found = json.loads(output(capsys, "conditions", "--json", *small, *probe))
+    assert found["experiment"]["options"] == {"start": "uniform"} and found["n"] == 10
 
 
 def test_spectrum_as_a_table(capsys, result):

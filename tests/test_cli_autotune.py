@@ -1,5 +1,6 @@
 """``mrviz autotune``: the table, JSON, the saved model, errors with advice."""
 
+import importlib.util
 import json
 
 import pytest
@@ -37,3 +38,19 @@ def test_json_is_the_result(capsys):
 def test_errors_are_advice(capsys):
     assert cli.main([*SMALL, "--budget", "9"]) == 2
     assert "pass budget=10 or more" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("aeon"), reason="aeon is not installed")
+def test_a_forecast_is_compared_with_its_source_and_the_naive_rule(capsys):
+    small = ["autotune", "--source", "conv-forecaster", "--input-size", "24", "--width", "4"]
+    small += ["--programs", "lag_affine", "--capacities", "1", "--steps", "5", "--budget", "5"]
+    assert cli.main([*small, "--target", "airline"]) == 0
+    text = capsys.readouterr().out
+    assert "Forecasts of 18 test windows of airline" in text
+    assert cli.main([*small, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    scores = {score["name"]: score["mse"] for score in found["forecasts"]["scores"]}
+    assert list(scores) == ["reprogrammed", "source", "seasonal naive"]
+    assert scores["reprogrammed"] == pytest.approx(2 * found["test_loss"] / 12, rel=1e-5)
+    assert found["loss"] == "squared" and found["test_accuracy"] is None
+    assert all(f"{name}: MSE {mse:.4g}" in text for name, mse in scores.items())

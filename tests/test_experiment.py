@@ -1,5 +1,6 @@
 """An experiment: its code reproduces it, its changes drop what no longer applies."""
 
+import importlib.util
 import json
 from dataclasses import fields, replace
 
@@ -12,8 +13,12 @@ from mrviz.errors import DeviceError, InputError
 from mrviz.experiment import HELP, Experiment
 from mrviz.programs import MAPPINGS, PROGRAMS
 from mrviz.programs.rebuild import describe_program
+from mrviz.targets import TARGETS, forecast_target
 from mrviz.workbench import Workbench
 
+needs_aeon = pytest.mark.skipif(
+    not importlib.util.find_spec("aeon"), reason="aeon is not installed"
+)
 SMALL = Experiment(source="dnn", depth=2, width=16, input_size=12, target="digits", n=20)
 
 
@@ -219,12 +224,91 @@ def test_fewer_samples_than_classes_are_named_as_the_user_knows_them():
 def test_a_source_for_series_brings_what_fits_it():
     series = Experiment(program="scale").changed(source="fcn")
     assert (series.target, series.program) == ("ucr:GunPoint", "linear")
-    assert Experiment().changed(source="fcn").program == "border", "which takes both"
+    assert Experiment().changed(source="fcn").program == "linear", "from one default to the other"
+    assert Experiment(program="overlay").changed(source="fcn").program == "overlay"
     assert series.changed(source="resnet1d", target="ucr:ArrowHead").program == "linear"
     assert series.changed(target="digits").source == "efficientnet-lite0"
     assert Experiment(n=200).changed(target="ucr:GunPoint").n == 134
     back = series.changed(source="cnn", program="overlay")
     assert (back.target, back.program) == ("mnist-5k", "overlay")
+
+
+def four(experiment):
+    return experiment.source, experiment.target, experiment.program, experiment.mapping
+
+
+def test_a_forecaster_brings_a_forecast_and_the_other_way_round():
+    for choices in ({"source": "fracast"}, {"target": "airline"}):
+        there = Experiment().changed(**choices)
+        assert four(there) == ("fracast", "airline", "linear", "identity")
+        assert there.n == TARGETS["airline"].most_train == 51 and there.class_names == ()
+        assert there.output_names == tuple(f"t+{k}" for k in range(1, 13))
+    assert four(there.changed(source="efficientnet-lite0")) == four(Experiment())
+    assert four(there.changed(target="mnist-5k")) == four(Experiment())
+    assert four(there.changed(source="fcn")) == ("fcn", "ucr:GunPoint", "linear", "frequency")
+    solar = there.changed(source="conv-forecaster", program="lag_affine").changed(target="solar")
+    assert four(solar) == ("conv-forecaster", "solar", "lag_affine", "identity")
+
+
+def test_forecasters_name_classes_but_classifiers_forecast_only_when_told_to():
+    classes = Experiment().changed(source="fcn").changed(source="fracast")
+    assert four(classes) == ("fracast", "ucr:GunPoint", "linear", "frequency")
+    assert classes.changed(target="airline").source == "fracast"
+    assert Experiment().changed(source="fcn").changed(target="solar").source == "fracast"
+    told = Experiment(n=8).changed(source="fcn", target="airline", mapping="linear_probe")
+    with pytest.raises(InputError, match=r"'linear_probe' needs class labels.*start='identity'"):
+        told.build(told.load_source(progress=False), airline())
+    told = told.changed(start="uniform")
+    assert told.build(told.load_source(progress=False), airline()).outputs == 12
+    with pytest.raises(InputError, match="10 outputs, too few for 12"):
+        told = told.changed(mapping="identity")
+        told.build(told.load_source(progress=False), airline())
+
+
+def airline():
+    """A target like airline that needs no package."""
+    months = torch.arange(144.0)
+    return forecast_target(months + 9 * (months % 12), context=24, horizon=12, season=12)
+
+
+def test_a_mapping_stays_where_real_values_have_what_it_needs():
+    probe = Experiment().changed(target="airline", mapping="linear_probe", start="uniform")
+    assert probe.changed(target="solar").mapping == "linear_probe"
+    assert probe.changed(target="solar").options == {"start": "uniform"}
+    named = Experiment().changed(source="fracast", target="ucr:GunPoint", mapping="linear_probe")
+    assert named.changed(target="airline").mapping == "identity"
+    assert named.changed(target="airline", mapping="random").mapping == "random"
+
+
+def test_objects_of_ones_own_fit_by_kind_and_real_values_have_no_frequencies():
+    target = airline()
+    own = Experiment().changed(target=target)
+    assert (own.source, own.program, own.mapping, own.n) == ("fracast", "linear", "identity", 51)
+    assert Experiment().changed(source="fcn").changed(target=target).source == "fcn"
+    x = torch.rand(9, 1, 6, 6)
+    values = mrviz.Target(x, torch.rand(9, 2), x, torch.rand(9, 2))
+    regression = Experiment().changed(target=values)
+    assert (regression.source, regression.mapping) == ("efficientnet-lite0", "identity")
+    assert regression.changed(target="digits").mapping == "frequency"
+
+
+@needs_aeon
+@pytest.mark.parametrize(
+    "choices",
+    [{}, {"program": "lag_affine", "capacity": 5, "reduce": "trace"}, {"seed": 2, "n": 7}],
+    ids=str,
+)
+def test_the_code_reproduces_a_forecast(choices):
+    forecast = {"source": "conv-forecaster", "input_size": 24, "width": 4, "n": 12}
+    agree(Experiment().changed(**{**forecast, "target": "airline", **choices}))
+
+
+@needs_aeon
+def test_more_windows_than_there_are():
+    forecast = Experiment().changed(source="conv-forecaster", n=52)
+    with pytest.raises(InputError, match=r"n_train=52, .* has room for 51 windows of 24"):
+        forecast.load_target()
+    assert len(replace(forecast, n=51).load_target().x_train) == 51
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def best_capacity(answer: Any, *, experiment: Experiment) -> str:
         pass
     found: dict[int, float] = {}
     for at in learning.predict_capacities(result, schedule, progress=False):
-        accuracy = learning.accuracy(replace(result.experiment, capacity=at), schedule)
+        accuracy = learning.outcome(replace(result.experiment, capacity=at), schedule)
         if accuracy is not None:
             found[at] = accuracy
     if capacity not in found:

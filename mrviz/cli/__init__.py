@@ -11,17 +11,17 @@ from typing import Any
 
 from mrviz.cli import autotune, study
 from mrviz.errors import InputError, MrvizError
-from mrviz.experiment import DTYPES, HELP, NAMES, Experiment
+from mrviz.experiment import DTYPES, HELP, NAMES, Experiment, default_of
 from mrviz.programs import MAPPINGS, PROGRAMS
 from mrviz.programs.chosen import declared_by
 from mrviz.sources import SOURCES
-from mrviz.targets import FORECASTS, TARGETS
+from mrviz.targets import TARGETS
 from mrviz.theory import ICONS
 from mrviz.workbench import Result, Workbench
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "target": tuple(TARGETS),
-    "trained_on": (*TARGETS, *FORECASTS),
+    "trained_on": tuple(TARGETS),
     "weights": ("pretrained", "random"),
     "mapping": tuple(MAPPINGS),
     "dtype": tuple(DTYPES),
@@ -77,23 +77,24 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
-    """One option for each field of an experiment."""
+    """One option for each field of an experiment; only what is given is among the arguments."""
     for choice in fields(Experiment):
         if choice.name == "options":
             parser.add_argument(
                 "--option",
                 dest="options",
                 action="append",
+                default=argparse.SUPPRESS,
                 metavar="NAME=VALUE",
                 help=f"{HELP[choice.name]}, once for each; see below",
             )
             continue
         parser.add_argument(
             "--" + choice.name.replace("_", "-"),
-            default=choice.default,
+            default=argparse.SUPPRESS,
             choices=tuple(PROGRAMS) if choice.name == "program" else CHOICES.get(choice.name),
             type=int if choice.name in NUMBERS else str,
-            help=HELP[choice.name] + _known(choice.name),
+            help=HELP[choice.name] + _known(choice.name) + default_of(choice.name),
         )
 
 
@@ -140,11 +141,14 @@ def _options(given: Sequence[str], program: str, mapping: str) -> dict[str, Any]
 
 
 def _run(args: argparse.Namespace) -> Result:
-    values = {f.name: getattr(args, f.name) for f in fields(Experiment)}
-    values["options"] = _options(args.options or (), args.program, args.mapping)
-    if str(values["reduce"]).isdigit():
-        values["reduce"] = int(values["reduce"])
-    return Workbench().run(Experiment(**values))
+    """Runs what was given; the rest follows from it as in the Explorer."""
+    given = {name: value for name, value in vars(args).items() if name in NAMES}
+    texts = given.pop("options", ())
+    if str(given.get("reduce")).isdigit():
+        given["reduce"] = int(given["reduce"])
+    chosen = Experiment().changed(**given)
+    options = _options(texts, str(chosen.program), chosen.mapping)
+    return Workbench().run(Experiment().changed(**given, options=options))
 
 
 def _spectrum(args: argparse.Namespace) -> None:

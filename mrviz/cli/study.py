@@ -29,6 +29,7 @@ REPORT_SECONDS = 10.0
 """Between two lines of progress, where there is no terminal to draw a bar on."""
 
 RESULTS = ("predicted_accuracy", "test_accuracy", "seconds", "status")
+LOSSES = ("predicted_loss", "test_loss")
 SIGNS = {"spearman": "ρ", "kendall": "τ"}
 
 Row = Mapping[str, Any]
@@ -199,7 +200,9 @@ def _show(args: argparse.Namespace) -> None:
         if name not in varied and rows[0][name] is not None
     ]
     print(textwrap.fill("the same in all: " + ", ".join(same), 96, subsequent_indent="  "))
-    columns = [*varied, *(name for name in RESULTS if name in rows[0])]
+    labels = any(row.get("test_accuracy") is not None for row in rows)
+    results = RESULTS if labels else (*LOSSES, *RESULTS)
+    columns = [*varied, *(name for name in results if name in rows[0])]
     print()
     _table(columns, [[row[name] for name in columns] for row in rows])
     if failed:

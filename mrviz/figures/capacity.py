@@ -1,10 +1,10 @@
-"""The capacity figure: λ_min, effective rank and predicted accuracy over a program's capacity."""
+"""The capacity figure: λ_min, effective rank and predicted outcome over a program's capacity."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import plotly.graph_objects as go
@@ -23,7 +23,7 @@ from mrviz.figures.theme import (
 )
 from mrviz.spectrum import CapacitySweep
 
-SMALLEST, RANK, ACCURACY = PALETTE[0], PALETTE[2], PALETTE[1]
+SMALLEST, RANK, OUTCOME = PALETTE[0], PALETTE[2], PALETTE[1]
 """Colours of the panels."""
 
 UNRESOLVED: dict[Theme, float] = {"light": 0.6, "dark": 0.95}
@@ -35,6 +35,8 @@ MANY = 40
 TICKS = 20
 """A range of capacities up to this has a tick at each."""
 
+Measure = Literal["accuracy", "mean squared error"]
+
 DOMAINS = {2: ([0.54, 1.0], [0.0, 0.46]), 3: ([0.7, 1.0], [0.35, 0.65], [0.0, 0.3])}
 """Where the panels are, from the top, by their number."""
 
@@ -43,13 +45,14 @@ def capacity_figure(
     sweep: CapacitySweep | None,
     *,
     predicted: Mapping[int, float] | None = None,
+    measure: Measure = "accuracy",
     current: int | None = None,
     chance: float | None = None,
     theme: Theme = "light",
     height: int = 470,
     message: str = "",
 ) -> go.Figure:
-    """λ_min, effective rank and predicted held-out accuracy, one below the other, over capacity.
+    """λ_min, effective rank and the predicted outcome, one below the other, over capacity.
 
     Where λ_min is not resolved, or is zero because the program has fewer parameters than the
     Gram has rows (docs/theory.md, section 2), an open marker at the noise floor stands for it
@@ -58,8 +61,9 @@ def capacity_figure(
 
     Args:
         sweep: spectra over the capacities; ``None`` draws nothing but ``message``.
-        predicted: held-out accuracy, from 0 to 1, at some capacities; without any there is no
-            third panel. Values that are not finite are left out.
+        predicted: held-out accuracy, from 0 to 1, or mean squared error at some capacities;
+            without any there is no third panel. Values that are not finite are left out.
+        measure: which of the two it is, "accuracy" or "mean squared error".
         current: the capacity in use, marked in all panels.
         chance: accuracy of guessing, from 0 to 1, as a line in the third panel.
         theme: "light" or "dark".
@@ -76,16 +80,16 @@ def capacity_figure(
     """
     if sweep is None or not sweep.capacities:
         return go.Figure([], message_layout(theme, height, message))
-    accuracies = {c: float(a) for c, a in sorted((predicted or {}).items()) if math.isfinite(a)}
+    outcomes = {c: float(a) for c, a in sorted((predicted or {}).items()) if math.isfinite(a)}
     size = 7 if len(sweep.capacities) <= MANY else 4
-    domains = DOMAINS[3 if accuracies else 2]
+    domains = DOMAINS[3 if outcomes else 2]
     smallest = _smallest_traces(sweep, size, theme)
     values = [t.y[np.isfinite(t.y)] for t in smallest]
     low, high = _decades(np.concatenate(values))
     effective = [spec.effective_rank for spec in sweep.spectra]
     traces = [*smallest, _rank_trace(sweep, effective, size)]
     style = axis_style(theme)
-    across = sorted({*sweep.capacities, *accuracies, *(() if current is None else (current,))})
+    across = sorted({*sweep.capacities, *outcomes, *(() if current is None else (current,))})
     layout: dict[str, Any] = {
         **base_layout(theme, height),
         **room_below(height),
@@ -117,14 +121,13 @@ def capacity_figure(
         "shapes": [],
         "annotations": [],
     }
-    if accuracies:
-        traces.append(_accuracy_trace(sweep.capacity_label, accuracies, size))
+    if outcomes:
+        traces.append(_outcome_trace(sweep.capacity_label, outcomes, measure, size))
         layout["yaxis3"] = {
             **style,
-            "title": {"text": "predicted<br>accuracy"},
+            "title": {"text": f"predicted<br>{'MSE' if measure != 'accuracy' else measure}"},
             "domain": domains[2],
-            "dtick": 0.25,
-            **SHARE,
+            **({"dtick": 0.25, **SHARE} if measure == "accuracy" else _from_zero(outcomes)),
         }
         if chance is not None:
             layout |= _chance_mark(chance, theme)
@@ -224,18 +227,25 @@ def _rank_trace(sweep: CapacitySweep, effective: list[float], size: int) -> go.S
     )
 
 
-def _accuracy_trace(label: str, accuracies: Mapping[int, float], size: int) -> go.Scatter:
+def _outcome_trace(
+    label: str, outcomes: Mapping[int, float], measure: Measure, size: int
+) -> go.Scatter:
+    shown = "%{y:.1%}" if measure == "accuracy" else "%{y:.4g}"
     return go.Scatter(
-        x=np.array(list(accuracies), dtype=np.int32),
-        y=np.array(list(accuracies.values()), dtype=np.float64),
+        x=np.array(list(outcomes), dtype=np.int32),
+        y=np.array(list(outcomes.values()), dtype=np.float64),
         mode="lines+markers",
         yaxis="y3",
-        name="predicted held-out accuracy",
-        line={"color": ACCURACY, "width": 2},
-        marker={"color": ACCURACY, "size": size},
+        name=f"predicted held-out {measure}",
+        line={"color": OUTCOME, "width": 2},
+        marker={"color": OUTCOME, "size": size},
         showlegend=False,
-        hovertemplate=label + ": %{x}<br>predicted held-out accuracy %{y:.1%}<extra></extra>",
+        hovertemplate=f"{label}: %{{x}}<br>predicted held-out {measure} {shown}<extra></extra>",
     )
+
+
+def _from_zero(outcomes: Mapping[int, float]) -> dict[str, Any]:
+    return {"nticks": 5, "range": [0, 1.12 * max(outcomes.values()) or 1.0]}
 
 
 def _hover(sweep: CapacitySweep, says: list[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ def learning_figure(
     trajectory: Trajectory | None,
     history: Sequence[Measurement] = (),
     *,
+    references: Mapping[str, float] | None = None,
     theme: Theme = "light",
     height: int = 470,
     message: str = "",
@@ -53,6 +54,7 @@ def learning_figure(
     Args:
         trajectory: the predicted training, or ``None``.
         history: what training has measured so far.
+        references: held-out losses of other predictors by name, drawn as level lines.
         theme: "light" or "dark".
         height: in pixels.
         message: what to say where there is neither.
@@ -74,9 +76,10 @@ def learning_figure(
         traces += _traces(quantity, "predicted", steps, predicted)
         traces += _traces(quantity, "measured", made, measured, size)
     both = any(trace["yaxis"] == "y2" for trace in traces)
-    losses = [trace["y"] for trace in traces if trace["yaxis"] == "y"]
     stop = None if trajectory is None else trajectory.diverged
     last = _last_step(steps if stop is None else (*steps, stop), made)
+    traces += _levels(references or {}, last)
+    losses = [trace["y"] for trace in traces if trace["yaxis"] == "y"]
     style = axis_style(theme)
     layout: dict[str, Any] = {
         **base_layout(theme, height),
@@ -163,6 +166,24 @@ def _traces(
             }
         )
     return traces
+
+
+def _levels(references: Mapping[str, float], last: int) -> list[dict[str, Any]]:
+    """A level line for each reference."""
+    looks = zip(PALETTE[2:], ("dash", "dot", "dashdot", "longdash"), strict=False)
+    return [
+        {
+            "type": "scatter",
+            "x": np.array([0, last], dtype=np.int32),
+            "y": np.array([loss, loss], dtype=np.float64),
+            "yaxis": "y",
+            "name": f"held-out, {name}",
+            "mode": "lines",
+            "line": {"color": color, "width": 1.5, "dash": dash},
+            "hovertemplate": "loss %{y:.4g}<extra>%{fullData.name}</extra>",
+        }
+        for (name, loss), (color, dash) in zip(references.items(), looks, strict=False)
+    ]
 
 
 def _with_gaps(column: Column) -> np.ndarray:

@@ -34,6 +34,8 @@ def mapping_figure(
     target_classes: Sequence[str] = (),
     theme: Theme = "light",
     height: int = 420,
+    *,
+    labels: bool = True,
 ) -> go.Figure:
     """Heat map of an output mapping: target classes as rows, source classes as columns.
 
@@ -47,6 +49,8 @@ def mapping_figure(
         target_classes: names of the target's classes; default: their numbers.
         theme: "light" or "dark".
         height: in pixels.
+        labels: whether the target's outputs are classes; else they, and the source's, are called
+            outputs.
 
     Raises:
         InputError: weights that are no finite matrix, or another number of names.
@@ -67,7 +71,8 @@ def mapping_figure(
     colors = COLORS[theme]
     x, y = np.arange(len(shown), dtype=np.int32), np.arange(rows, dtype=np.int32)
     below, beside = [_short(sources[s]) for s in shown], [_short(name) for name in targets]
-    lines = _title(values, shown)
+    one, several = ("class", "classes") if labels else ("output", "outputs")
+    lines = _title(values, shown, several)
     top, bottom = 14 + 17 * len(lines), 38 + max(len(name) for name in below) * LETTER
     every = math.ceil(rows * LINE / max(LINE, height - top - bottom))
     left = 38 + max(len(name) for name in beside[::every]) * LETTER
@@ -83,7 +88,7 @@ def mapping_figure(
         ygap=1 if every == 1 else 0,
         customdata=np.array([[[t, sources[s]] for s in shown] for t in targets], dtype=object),
         hovertemplate=(
-            "target class %{customdata[0]}<br>source class %{customdata[1]}<br>"
+            f"target {one} %{{customdata[0]}}<br>source {one} %{{customdata[1]}}<br>"
             "weight %{z:.4g}<extra></extra>"
         ),
         colorbar={
@@ -109,7 +114,7 @@ def mapping_figure(
         "hovermode": "closest",
         "xaxis": {
             **common,
-            "title": {"text": "source class", "standoff": 6},
+            "title": {"text": f"source {one}", "standoff": 6},
             "tickvals": x,
             "ticktext": below,
             "tickangle": -90,
@@ -117,7 +122,7 @@ def mapping_figure(
         },
         "yaxis": {
             **common,
-            "title": {"text": "target class", "standoff": 6},
+            "title": {"text": f"target {one}", "standoff": 6},
             "tickvals": y[::every],
             "ticktext": beside[::every],
             "range": [rows - 0.5, -0.5],
@@ -161,10 +166,10 @@ def _shown(values: np.ndarray) -> np.ndarray:
     return kept[np.lexsort((kept, -largest[kept], best[kept]))]
 
 
-def _title(values: np.ndarray, shown: np.ndarray) -> list[str]:
+def _title(values: np.ndarray, shown: np.ndarray, several: str) -> list[str]:
     """What is drawn and what is not."""
     rows, columns = values.shape
-    title = f"{rows:,} target classes × {columns:,} source classes"
+    title = f"{rows:,} target {several} × {columns:,} source {several}"
     if len(shown) == columns:
         return [title]
     size = np.abs(values)

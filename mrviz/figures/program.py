@@ -204,6 +204,9 @@ def _stacked(
             color = PALETTE[0] if panel.data else PALETTE[1]
             traces += _curves(panel, number, color)
             axes[f"xaxis{number}"]["range"] = [-0.5, panel.values.shape[1] - 0.5]
+            least, most = panel.span
+            edge = 0.08 * (most - least) or 0.5
+            axes[f"yaxis{number}"]["range"] = [least - edge, most + edge]
         else:
             traces.append(_picture(panel, number))
             axes[f"yaxis{number}"]["autorange"] = "reversed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -130,7 +131,7 @@ def message_layout(theme: Theme, height: int, message: str) -> dict[str, Any]:
         "yaxis": {"visible": False, "range": [0, 1]},
         "annotations": [
             {
-                "text": message,
+                "text": "<br>".join(textwrap.wrap(message, 80)),
                 "showarrow": False,
                 "xref": "paper",
                 "yref": "paper",

@@ -19,8 +19,7 @@ from mrviz.sources import SourceModel
 from mrviz.sources.families import build_family
 from mrviz.sources.pretrained import MEAN, STD, efficientnet
 from mrviz.sources.training import SourceData, TrainingReport, fit_network
-from mrviz.targets import load_target
-from mrviz.targets.raw import TARGETS
+from mrviz.targets import TARGETS, load_target
 
 NAME = "extractor"
 BATCH = 128

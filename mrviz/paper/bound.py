@@ -16,8 +16,7 @@ from mrviz.paper.tables import Row, Table, Tables, Task, column, groups
 from mrviz.programs import PROGRAMS, ReprogrammedModel, reprogram
 from mrviz.programs.training import train
 from mrviz.sources import TrainedSource, load_source
-from mrviz.targets import Target, load_target
-from mrviz.targets.raw import TARGETS
+from mrviz.targets import TARGETS, Target, load_target
 from mrviz.theory.distribution import distribution_bound
 
 NAME = "bound"

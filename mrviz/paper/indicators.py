@@ -15,7 +15,7 @@ from mrviz.paper.tables import Row, Table, Tables, Task, column, where
 from mrviz.study.correlation import USUAL_SHARE
 from mrviz.study.grid import configurations
 from mrviz.study.measure import run_one
-from mrviz.targets.raw import TARGETS
+from mrviz.targets import TARGETS
 
 NAME = "indicators"
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mrviz.errors import InputError
 from mrviz.programs.model import ReprogrammedModel
+from mrviz.sources.base import evaluation_mode
 from mrviz.targets.forecast import ForecastTarget
-from mrviz.targets.options import as_choice
+from mrviz.targets.options import as_choice, as_count
 
 
 @dataclass(frozen=True)
@@ -66,20 +67,27 @@ class ForecastComparison:
 
 
 def compare_forecasts(
-    model: ReprogrammedModel, target: ForecastTarget, *, split: str = "test"
+    model: ReprogrammedModel,
+    target: ForecastTarget,
+    *,
+    split: str = "test",
+    n: int | None = None,
 ) -> ForecastComparison:
     """Scores a reprogrammed forecaster, its source alone and the seasonal naive rule.
 
     The source alone takes the last values of each context, as many as it takes, and goes
-    through the same mapping as at the start. It has no score where it needs more than there are.
+    through the same mapping as at the start. It has no score where it needs more than there are;
+    fracast needs eight.
 
     Args:
         model: the reprogrammed model.
         target: a forecasting target.
         split: "train", "val" or "test".
+        n: use the first ``n`` windows; default: all.
 
     Raises:
-        InputError: another kind of target, or a model with another number of outputs.
+        InputError: another kind of target, a model with another number of outputs, or more
+            windows than there are.
 
     Example:
         >>> target = mrviz.targets.forecast_target(
@@ -103,10 +111,16 @@ def compare_forecasts(
             f"the model forecasts {model.outputs} values, but target {target.name!r} asks for "
             f"{target.n_classes}"
         )
-    x, y = getattr(target, f"x_{split}"), getattr(target, f"y_{split}").double()
+    x, y = getattr(target, f"x_{split}"), getattr(target, f"y_{split}")
+    found = 0 if x is None else len(x)
+    n = found if n is None else as_count(n, "n", 1)
+    if not 0 < n <= found:
+        raise InputError(f"target {target.name!r} has {found} {split} windows, asked for are {n}")
+    x, y = x[:n], y[:n].double()
     forecasts: dict[str, Callable[[], Tensor]] = {"reprogrammed": lambda: model.predict(x)}
     length = model.source.input_shape[-1]
-    if (x.shape[1],) == model.source.input_shape[:-1] and length <= x.shape[2]:
+    least = min(length, getattr(model.source.module, "shortest", length))
+    if (x.shape[1],) == model.source.input_shape[:-1] and least <= x.shape[2]:
         forecasts["source"] = lambda: _unprogrammed(model, x[..., -length:])
     forecasts["seasonal naive"] = lambda: seasonal_naive(target, x)
     scores = []
@@ -140,8 +154,8 @@ def seasonal_naive(target: ForecastTarget, x: Tensor) -> Tensor:
 def _unprogrammed(model: ReprogrammedModel, x: Tensor) -> Tensor:
     source = model.source
     parts = []
-    with torch.no_grad():
+    with evaluation_mode(source), torch.no_grad():
         for part in x.to(source.device, source.dtype).split(256):
-            parts.append(source(part).double())
+            parts.append(source.module(source.normalized(part)).double())
         outputs = torch.cat(parts)
         return outputs @ model.mapping.matrix(source.outputs).to(outputs).T

@@ -52,6 +52,11 @@ def sample_losses(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
     return -(targets * outputs.log_softmax(-1)).sum(-1)
 
 
+def mean_squared_error(loss: float, outputs: int) -> float:
+    """The mean over samples and outputs of (f − y)², from the mean of ½‖f − y‖² over samples."""
+    return 2 * loss / outputs
+
+
 def output_gradient(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
     """∇_f ℓ of each sample: f − y, or softmax(f) − y for targets that sum to one; (…, n, C)."""
     return (outputs if loss == "squared" else outputs.softmax(-1)) - targets

@@ -15,7 +15,7 @@ from mrviz.sources.libraries import LIBRARIES, library_of, library_spec, load_li
 from mrviz.sources.pretrained import PRETRAINED, efficientnet
 from mrviz.sources.training import TrainedSource, TrainingReport, train_source
 from mrviz.targets.options import as_choice, as_count
-from mrviz.targets.raw import TARGETS
+from mrviz.targets.raw import LABELLED
 
 __all__ = [
     "SOURCES",
@@ -245,7 +245,7 @@ def _load_family(
 
 def _fixed_by_data(data: str, given: dict[str, Any]) -> dict[str, int]:
     """What the training data determines; an option that says otherwise is an error."""
-    spec = TARGETS[data]
+    spec = LABELLED[data]
     fixed = {"channels": spec.shape[0], "n_classes": len(spec.classes)}
     for key, value in fixed.items():
         if given.get(key, value) != value:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mrviz.errors import InputError
 from mrviz.sources.series import fcn, resnet1d
-from mrviz.targets.raw import TARGETS
+from mrviz.targets.raw import LABELLED
 from mrviz.targets.spec import Kind
 
 WEIGHT_VARIANCE = 2.0
@@ -50,6 +50,7 @@ class SourceSpec:
         ranges: the whole-number options that apply, by name.
         choices: the other options that apply, by name, each with its values, default first.
         kind: of its inputs, "image" or "series".
+        forecasts: whether its outputs are the values that follow its input.
     """
 
     name: str
@@ -58,6 +59,7 @@ class SourceSpec:
     ranges: Mapping[str, Range]
     choices: Mapping[str, tuple[str | None, ...]]
     kind: Kind = "image"
+    forecasts: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -76,7 +78,7 @@ _EPOCHS = {"image": (15, 0, 50), "series": (100, 0, 300)}
 def _family(
     name: str, label: str, depth: Range, width: Range, groups: Range | None, kind: Kind = "image"
 ) -> SourceSpec:
-    data = (name for name, spec in TARGETS.items() if spec.kind == kind)
+    data = (name for name, spec in LABELLED.items() if spec.kind == kind)
     ranges = {
         "depth": depth,
         "groups": groups,

@@ -19,10 +19,16 @@ from mrviz.sources.base import SourceModel
 from mrviz.sources.families import Range, SourceSpec, draw_weights
 from mrviz.sources.fracast import CONTEXT, HORIZON, QUANTILES, load_fracast
 from mrviz.sources.training import BATCH_SIZE, FORMAT, LEARNING_RATE, TrainedSource, TrainingReport
-from mrviz.targets.forecast import FORECASTS, load_forecast, load_series
+from mrviz.targets.forecast import (
+    DEFAULT_HORIZON,
+    FORECASTS,
+    load_forecast,
+    load_series,
+    step_names,
+)
 
 _LENGTH = "length of the context"
-_HORIZON = Range(12, 1, HORIZON, "values to forecast")
+_HORIZON = Range(DEFAULT_HORIZON, 1, HORIZON, "values to forecast")
 
 FORECASTERS: dict[str, SourceSpec] = {
     "fracast": SourceSpec(
@@ -36,6 +42,7 @@ FORECASTERS: dict[str, SourceSpec] = {
             {"weights": ("pretrained", "random"), "output": ("median", "quantiles")}
         ),
         kind="series",
+        forecasts=True,
     ),
     "conv-forecaster": SourceSpec(
         name="conv-forecaster",
@@ -52,6 +59,7 @@ FORECASTERS: dict[str, SourceSpec] = {
         ),
         choices=MappingProxyType({"trained_on": (None, *FORECASTS)}),
         kind="series",
+        forecasts=True,
     ),
 }
 """The forecasters with their options."""
@@ -142,7 +150,7 @@ def load_forecaster(
 
 
 def _names(horizon: int, median: bool) -> list[str]:
-    steps = [f"t+{k + 1}" for k in range(horizon)]
+    steps = list(step_names(horizon))
     if median:
         return steps
     return [f"{step}, {10 * (q + 1)} %" for step in steps for q in range(QUANTILES)]

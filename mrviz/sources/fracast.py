@@ -49,7 +49,7 @@ class Fracast(nn.Module):
     def __init__(self, core: nn.Module, head: nn.Module, horizon: int, median: bool) -> None:
         super().__init__()
         self.core, self.head = core.requires_grad_(False), head.requires_grad_(False)
-        self.horizon, self.median = horizon, median
+        self.horizon, self.median, self.shortest = horizon, median, SHORTEST
         self._starts: dict[tuple[int, ...], list[Tensor]] = {}
         self._weights: tuple[tuple[Tensor, int], ...] = ()
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mrviz._cache import CacheEntry
 from mrviz._progress import CancelFlag, Progress, ProgressCallback
 from mrviz.sources.base import SourceModel
-from mrviz.targets.raw import TARGETS, balanced_split, content_hash, load_raw
+from mrviz.targets.raw import LABELLED, balanced_split, content_hash, load_raw
 
 FORMAT = 1
 """Goes up whenever the same configuration would give other weights than before."""
@@ -97,8 +97,8 @@ class SourceData:
 
         Of sets with more than ``MOST_SAMPLES`` samples, a class-balanced part of that size.
         """
-        raw, classes = load_raw(name), len(TARGETS[name].classes)
-        per_class = min(TARGETS[name].per_class, MOST_SAMPLES // classes)
+        raw, classes = load_raw(name), len(LABELLED[name].classes)
+        per_class = min(LABELLED[name].per_class, MOST_SAMPLES // classes)
         held_out = classes * (per_class // 8)
         n_train = classes * per_class - 2 * held_out
         splits = balanced_split(raw.y, n_train, held_out, held_out, SPLIT_SEED)
@@ -136,7 +136,7 @@ def train_source(
         config: everything that ``build`` depends on, as JSON values.
         name: name of the source.
         label: start of the cache file's name.
-        data: a key of ``TARGETS``.
+        data: a key of ``LABELLED``.
         input_size: height and width, or length, of the inputs; the samples are resized to it.
         epochs: passes over the training data; 0 keeps the initial weights.
         seed: of the order of the samples.
@@ -184,7 +184,7 @@ def train_source(
         tuple(samples.train[0].shape[1:]),
         name=name,
         normalize=(mean, std),
-        classes=TARGETS[data].classes,
+        classes=LABELLED[data].classes,
         test_data=samples.test,
         training_report=report,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from mrviz.errors import InputError
 from mrviz.experiment import NAMES, Experiment
+from mrviz.pairing import has_labels, mapping_fits
 from mrviz.programs.chosen import declared_by, in_words
 from mrviz.programs.losses import LOSSES
 from mrviz.programs.training import (
@@ -121,6 +122,23 @@ class Configuration:
 
     experiment: Experiment
     settings: Settings
+
+    def __post_init__(self) -> None:
+        """Checks that mapping and loss suit the target, which no run could mend."""
+        experiment = self.experiment
+        if has_labels(experiment.target):
+            return
+        if self.settings.loss == "cross_entropy":
+            raise InputError(
+                f"target {experiment.target!r} has real-valued outputs, cross-entropy needs class "
+                "labels: the study needs loss='squared'"
+            )
+        if not mapping_fits(experiment.mapping, experiment.options, experiment.target):
+            raise InputError(
+                f"mapping {experiment.mapping!r} needs class labels, but target "
+                f"{experiment.target!r} has real-valued outputs: the study needs "
+                "mapping='identity' or another one without labels"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """All choices that are not ``None``, as JSON values."""

@@ -98,7 +98,7 @@ def _trained(
         n_train=experiment.n,
         n_val=settings.n_val or 0,
         n_test=settings.n_test,
-        split=settings.split,
+        split=None if settings.split == "balanced" else settings.split,  # a series has neither
         seed=experiment.seed,
     )
     model = experiment.build(source, target)
@@ -193,8 +193,9 @@ def _measure(
     }
     found |= {f"{i}_value": conditions[i].value for i in KERNEL_CONDITIONS}
     found |= {f"{i}_status": conditions[i].status for i in CONDITIONS}
-    scores = transfer_baselines(model, target).to_dict()
-    found |= {name: value for name, value in scores.items() if name != "n"}
+    if target.is_classification:
+        scores = transfer_baselines(model, target).to_dict()
+        found |= {name: value for name, value in scores.items() if name != "n"}
 
 
 def _outcomes(fit: Fit) -> dict[str, float | None]:

@@ -16,18 +16,28 @@ from mrviz._checks import Array
 from mrviz.errors import InputError, MissingDataError
 from mrviz.targets.base import Target
 from mrviz.targets.options import as_choice, as_count
+from mrviz.targets.spec import Kind, kind_of
 from mrviz.targets.ucr import aeon_folder
 
 SPLIT_SHARES = (0.6, 0.2)
 """Share of the time axis that belongs to training and to validation; the rest is for tests."""
+
+DEFAULT_HORIZON = 12
+"""Values to forecast where no number is given, of targets and of forecasters alike."""
+
+N_TRAIN, N_VAL, N_TEST = 64, 32, 64
+"""Windows of each part where no number is given; fewer where a part has no room for them."""
 
 
 @dataclass(frozen=True)
 class ForecastSpec:
     """What is known of a bundled series before loading it.
 
+    It tells interfaces the same as a :class:`~mrviz.targets.TargetSpec`, for windows of the
+    default context and horizon.
+
     Attributes:
-        name: the name to pass to ``load_forecast``.
+        name: the name to pass to ``load_target`` or ``load_forecast``.
         label: name for people.
         length: number of values.
         season: steps after which the series nearly repeats: the calendar's where there is one,
@@ -38,6 +48,52 @@ class ForecastSpec:
     label: str
     length: int
     season: int
+
+    @property
+    def context(self) -> int:
+        """Values before each forecast where no number is given."""
+        return max(24, 2 * self.season)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample, (1, context)."""
+        return (1, self.context)
+
+    @property
+    def kind(self) -> Kind:
+        """Always "series"."""
+        return kind_of(self.shape)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the outputs, the steps ahead."""
+        return step_names(DEFAULT_HORIZON)
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether there are class labels to predict: there are real values."""
+        return False
+
+    @property
+    def online(self) -> bool:
+        """Whether it may have to be downloaded: it comes inside a package."""
+        return False
+
+    @property
+    def fewest_train(self) -> int:
+        """Smallest number of training windows."""
+        return 1
+
+    @property
+    def default_train(self) -> int:
+        """Training windows where no number is given."""
+        return min(N_TRAIN, self.most_train)
+
+    @property
+    def most_train(self) -> int:
+        """Largest number of training windows."""
+        first, last = _places(self.length, self.context, DEFAULT_HORIZON)["train"]
+        return last - first + 1
 
 
 FORECASTS: Mapping[str, ForecastSpec] = MappingProxyType(
@@ -50,7 +106,7 @@ FORECASTS: Mapping[str, ForecastSpec] = MappingProxyType(
         )
     }
 )
-"""The series that ``load_forecast`` and ``load_source("conv-forecaster", trained_on=…)`` know."""
+"""The series to forecast, on which a ``conv-forecaster`` can be trained."""
 
 
 class ForecastTarget(Target):
@@ -83,7 +139,7 @@ class ForecastTarget(Target):
         for split, (x, y) in windows.items():
             arrays |= {f"x_{split}": x, f"y_{split}": y}
         horizon = arrays["y_train"].shape[1]
-        super().__init__(**arrays, classes=[f"t+{k + 1}" for k in range(horizon)], name=name)
+        super().__init__(**arrays, classes=step_names(horizon), name=name)
         own = {"season": season, "naive_error": naive_error, "offset": offset, "span": span}
         for key, value in own.items():
             object.__setattr__(self, key, value)
@@ -98,20 +154,21 @@ def load_forecast(
     name: str,
     *,
     context: int | None = None,
-    horizon: int = 12,
-    n_train: int = 64,
-    n_val: int = 32,
-    n_test: int = 64,
+    horizon: int = DEFAULT_HORIZON,
+    n_train: int = N_TRAIN,
+    n_val: int = N_VAL,
+    n_test: int = N_TEST,
 ) -> ForecastTarget:
     """Cuts a bundled series into windows; see :func:`forecast_target`.
 
+    :func:`load_target` knows the series too, and makes a number that there is no room for an error.
+
     Args:
-        name: "airline", "solar" or "blood-pressure", all from aeon; see
-            ``FORECASTS``.
+        name: "airline", "solar" or "blood-pressure", all from aeon; see ``FORECASTS``.
         context: values before each forecast; default: two seasons, at least 24.
         horizon: values to forecast.
         n_train: at most so many training windows.
-        n_val: at most so many validation windows.
+        n_val: at most so many validation windows; 0 for none.
         n_test: at most so many test windows.
 
     Raises:
@@ -125,7 +182,7 @@ def load_forecast(
     spec = FORECASTS[as_choice(name, FORECASTS, "name")]
     return forecast_target(
         load_series(name),
-        context=max(24, 2 * spec.season) if context is None else context,
+        context=spec.context if context is None else context,
         horizon=horizon,
         season=spec.season,
         n_train=n_train,
@@ -141,9 +198,9 @@ def forecast_target(
     context: int,
     horizon: int,
     season: int,
-    n_train: int = 64,
-    n_val: int = 32,
-    n_test: int = 64,
+    n_train: int = N_TRAIN,
+    n_val: int = N_VAL,
+    n_test: int = N_TEST,
     name: str = "series",
 ) -> ForecastTarget:
     """Cuts a series into windows: training before validation before test, by time.
@@ -159,7 +216,7 @@ def forecast_target(
         horizon: values to forecast.
         season: steps after which the series nearly repeats, at most ``context``.
         n_train: at most so many training windows.
-        n_val: at most so many validation windows.
+        n_val: at most so many validation windows; 0 for none.
         n_test: at most so many test windows.
         name: shown in the interface.
 
@@ -183,8 +240,9 @@ def forecast_target(
             f"season={season} is longer than context={context}: a seasonal forecast looks back one "
             "season, so pass a longer context or a shorter season"
         )
-    ends = [round(len(values) * share) for share in np.cumsum([0.0, *SPLIT_SHARES])]
-    ends.append(len(values))
+    sizes = {"train": as_count(n_train, "n_train", 1)}
+    sizes |= {"val": as_count(n_val, "n_val", 0), "test": as_count(n_test, "n_test", 1)}
+    ends = _ends(len(values))
     part = values[: ends[1]]
     if len(part) == 0 or float(part.max()) == float(part.min()):
         raise InputError(
@@ -193,18 +251,18 @@ def forecast_target(
     offset, span = float(part.min()), float(part.max() - part.min())
     scaled = (values - offset) / span
     windows = {}
-    for split, n, start, stop in zip(
-        ("train", "val", "test"), (n_train, n_val, n_test), ends[:-1], ends[1:], strict=True
-    ):
-        n = as_count(n, f"n_{split}", 1)
-        first, last = max(start, context), stop - horizon  # where a forecast may begin
+    places = _places(len(values), context, horizon)
+    for k, (split, n) in enumerate(sizes.items()):
+        if n == 0:
+            continue
+        first, last = places[split]
         if last < first:
             raise InputError(
-                f"the {split} part of the series, values {start} to {stop - 1}, has no room for a "
-                f"forecast of {horizon} values after {context}: pass a shorter context or horizon"
+                f"the {split} part of the series, values {ends[k]} to {ends[k + 1] - 1}, has no "
+                f"room for a forecast of {horizon} values after {context}: pass a shorter context "
+                "or horizon"
             )
-        count = min(n, last - first + 1)
-        begins = np.linspace(first, last, count).round().astype(int)
+        begins = np.linspace(first, last, min(n, last - first + 1)).round().astype(int)
         x = torch.stack([scaled[b - context : b] for b in begins])[:, None]
         windows[split] = x, torch.stack([scaled[b : b + horizon] for b in begins])
     train = scaled[: ends[1]]
@@ -217,6 +275,25 @@ def forecast_target(
         span=span,
         name=name,
     )
+
+
+def step_names(horizon: int) -> tuple[str, ...]:
+    """Names t+1, t+2, … of the values of a forecast."""
+    return tuple(f"t+{k + 1}" for k in range(horizon))
+
+
+def _ends(length: int) -> list[int]:
+    """Where the parts of a series begin, and its length."""
+    return [*(round(length * share) for share in np.cumsum([0.0, *SPLIT_SHARES])), length]
+
+
+def _places(length: int, context: int, horizon: int) -> dict[str, tuple[int, int]]:
+    """First and last place where a forecast may begin, by part; the last may come first."""
+    ends = _ends(length)
+    return {
+        split: (max(ends[k], context), ends[k + 1] - horizon)
+        for k, split in enumerate(("train", "val", "test"))
+    }
 
 
 @cache

@@ -21,7 +21,7 @@ from mrviz.targets.ucr import UCR, load_ucr
 DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 
 
-TARGETS: Mapping[str, TargetSpec] = MappingProxyType(
+LABELLED: Mapping[str, TargetSpec] = MappingProxyType(
     {
         spec.name: spec
         for spec in (
@@ -32,7 +32,7 @@ TARGETS: Mapping[str, TargetSpec] = MappingProxyType(
     | ONLINE
     | UCR
 )
-"""The data sets that ``load_target`` and ``load_source(trained_on=…)`` know."""
+"""The data sets with class labels, which a classifier can be trained on."""
 
 
 @cache
@@ -40,7 +40,7 @@ def load_raw(name: str) -> RawData:
     """Loads a whole data set; later calls return the same tensors, which must not be changed.
 
     Args:
-        name: a key of ``TARGETS``.
+        name: a key of ``LABELLED``.
 
     Returns:
         Images in [0, 1], or as bytes (see :class:`RawData`), or series (see
@@ -55,7 +55,7 @@ def load_raw(name: str) -> RawData:
         >>> load_raw("digits").x.shape
         torch.Size([1797, 1, 8, 8])
     """
-    spec = TARGETS[as_choice(name, TARGETS, "name")]
+    spec = LABELLED[as_choice(name, LABELLED, "name")]
     if name in UCR:
         return load_ucr(name)
     if name in ONLINE:

@@ -27,7 +27,7 @@ def kind_of(shape: Sequence[int]) -> Kind:
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """What an interface needs to know about a data set before loading it.
+    """What an interface needs to know about a data set with class labels before loading it.
 
     Attributes:
         name: the name to pass to ``load_target``.
@@ -55,6 +55,16 @@ class TargetSpec:
     def kind(self) -> Kind:
         """Either "image" or "series"."""
         return kind_of(self.shape)
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether there are class labels to predict."""
+        return True
+
+    @property
+    def fewest_train(self) -> int:
+        """Smallest number of training samples, one of each class."""
+        return len(self.classes)
 
     @property
     def default_train(self) -> int:

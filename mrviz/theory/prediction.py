@@ -18,7 +18,7 @@ from mrviz.ntk import Gram, ntk_gram
 from mrviz.ntk.factors import Reduce
 from mrviz.ntk.plan import prepared
 from mrviz.programs import ReprogrammedModel
-from mrviz.programs.losses import accuracy, check_loss
+from mrviz.programs.losses import accuracy, check_loss, mean_squared_error
 from mrviz.programs.training import STEPS, check_momentum, check_rate, split_sizes
 from mrviz.targets import Target
 from mrviz.targets.options import as_choice, as_count
@@ -79,6 +79,17 @@ class Prediction:
         return None if curve is None else curve[-1]
 
     @property
+    def mse(self) -> float | None:
+        """Predicted held-out mean squared error, over samples and outputs, after the last step.
+
+        ``None`` for cross-entropy, and where the prediction diverges.
+        """
+        curve = self.trajectory.test_loss
+        if self.settings["loss"] != "squared" or not curve or self.trajectory.diverged is not None:
+            return None
+        return mean_squared_error(curve[-1], self.gram.outputs)
+
+    @property
     def train_options(self) -> dict[str, Any]:
         """The training that was predicted: ``mrviz.train(model, target, **train_options)``.
 
@@ -98,6 +109,7 @@ class Prediction:
             **self.settings,
             "stable_step": self.stable_step,
             "accuracy": self.accuracy,
+            "mse": self.mse,
             "ridge": self.ridge,
             "ridge_accuracy": self.ridge_accuracy,
             "leave_one_out_accuracy": self.leave_one_out_accuracy,

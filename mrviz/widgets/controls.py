@@ -10,23 +10,23 @@ from typing import Any
 import ipywidgets as w
 from torch import nn
 
-from mrviz.experiment import (
-    DEFAULTS,
-    GEOMETRY,
-    NAMES,
-    SHAPES,
-    Experiment,
-    kind_of_source,
-    kind_of_target,
-)
-from mrviz.programs import PROGRAMS, ProgramSpec
+from mrviz.experiment import GEOMETRY, NAMES, Experiment
+from mrviz.pairing import SHAPES, fitting, has_labels, kind_of_source, suits
+from mrviz.programs import MAPPINGS, PROGRAMS, ProgramSpec
 from mrviz.programs.chosen import declared_by
 from mrviz.sources import SourceModel, source_spec
-from mrviz.targets import FORECASTS, TARGETS, Target
+from mrviz.targets import TARGETS, Target
 from mrviz.widgets.inputs import NONE, make_inputs, programs_on
 from mrviz.widgets.options import OptionControls
 
 SIZES = (4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224)
+
+NAMED: dict[str, Mapping[str, Any]] = {
+    "target": TARGETS,
+    "program": PROGRAMS,
+    "mapping": MAPPINGS,
+}
+"""What the names of some choices stand for."""
 
 
 class Controls:
@@ -47,7 +47,7 @@ class Controls:
         self.box = self._arrange()
         self.set(experiment)
         for name, widget in self.widgets.items():
-            widget.observe(lambda _, name=name: self._changed(name), "value")
+            widget.observe(lambda change, name=name: self._changed(name, change["old"]), "value")
 
     @property
     def experiment(self) -> Experiment:
@@ -119,12 +119,13 @@ class Controls:
         self.options.close()
         close_tree(self.box)
 
-    def _changed(self, name: str) -> None:
+    def _changed(self, name: str, old: Any) -> None:
         if getattr(self._quiet, "depth", 0):
             return
         with self._silence():
+            if name in ("source", "target"):
+                self._follow(name, old)
             if name == "source":
-                self._refresh_kind()
                 self._refresh_source()
             if name in ("source", "depth"):
                 self._show_width()
@@ -134,6 +135,15 @@ class Controls:
             if name in GEOMETRY:
                 self._await_capacity()
         self._on_change(name)
+
+    def _follow(self, name: str, old: Any) -> None:
+        """Changes what does not fit the source or target that was chosen; all targets suit it."""
+        value = {key: self.widgets[key].value for key in ("source", "target", "program", "mapping")}
+        now = {**value, name: old, "options": self.options.values}
+        found = fitting(now, {name: value[name]})
+        self._refresh_kind()
+        for key, chosen in found.items():
+            self._offer(key, chosen)
 
     def _option_changed(self, option: str) -> None:
         if getattr(self._quiet, "depth", 0):
@@ -212,33 +222,28 @@ class Controls:
         return program is not None and "image_size" in program.options
 
     def _refresh_kind(self) -> None:
-        """Targets and programs for what the source takes, images or series."""
-        kind = kind_of_source(self.widgets["source"].value)
-        fitting = {
-            "target": [(s.label, n) for n, s in TARGETS.items() if kind in (s.kind, "other")],
+        """Targets and programs for what the source takes; what is chosen stays where it can."""
+        source = self.widgets["source"].value
+        kind = kind_of_source(source)
+        named = {
+            "target": [(s.label, n) for n, s in TARGETS.items() if suits(source, n)],
             "program": [
                 (s.label, n) for n, s in PROGRAMS.items() if kind == "other" or s.fits(SHAPES[kind])
             ],
         }
-        for name, named in fitting.items():
-            own = [
+        for name, offered in named.items():
+            control = self.widgets[name]
+            known = [value for _, value in offered]
+            offered += [
                 (label, value)
                 for label, value in self._own[name]
-                if name == "program"
-                or "other" in (kind, kind_of_target(value))
-                or kind_of_target(value) == kind
+                if value not in known and (name == "program" or suits(source, value))
             ]
-            control, offered = self.widgets[name], [*named, *own]
-            if list(control.options) == offered:
-                continue
-            kept = control.value
-            control.options = offered
-            values = [value for _, value in offered]
-            control.value = (
-                kept
-                if kept in values
-                else DEFAULTS["series" if kind == "series" else "image"][name]
-            )
+            if list(control.options) != offered:
+                kept = control.value
+                control.options = offered
+                values = [value for _, value in offered]
+                control.value = kept if kept in values else values[0]
         self.widgets["input_size"].description = (
             "Source input length" if kind == "series" else "Source input size (pixels)"
         )
@@ -259,18 +264,17 @@ class Controls:
         weights = self.widgets["weights"]
         weights.layout.display = None if isinstance(source, str) else "none"
         if self._trains():
-            known: dict[str, Any] = {**TARGETS, **FORECASTS}
             trained = [n for n in source_spec(source).choices["trained_on"] if n is not None]
             weights.options = [
                 ("random", NONE),
-                *((f"trained on {known[name].label}", name) for name in trained),
+                *((f"trained on {TARGETS[name].label}", name) for name in trained),
             ]
         elif isinstance(source, str):
             weights.options = [(c, c) for c in source_spec(source).choices["weights"]]
         weights.value = weights.options[0][1]
 
     def _refresh_target(self) -> None:
-        """Classes for the kernel, and the image sizes that fit into the source."""
+        """Mappings, outputs for the kernel, and the image sizes that fit into the source."""
         target, source = self.widgets["target"].value, self.widgets["source"].value
         if isinstance(target, Target):
             shape, classes, available = target.shape, target.classes, len(target.x_train)
@@ -278,23 +282,33 @@ class Controls:
         else:
             spec = TARGETS[target]
             shape, classes, available = spec.shape, spec.classes, spec.most_train
-            fewest = len(classes)
+            fewest = spec.fewest_train
         n = self.widgets["n"]
         most = min(max(256, n.value), available)
         n.min, n.max = min(n.min, fewest), max(n.max, most)
         n.min, n.max = fewest, most
+        labels, mapping = has_labels(target), self.widgets["mapping"]
+        kept = mapping.value
+        mapping.options = [
+            (s.label, name)
+            for name, s in MAPPINGS.items()
+            if labels or not s.labelled or name == kept
+        ]
+        mapping.value = kept
+        one, several = ("class", "classes") if labels else ("output", "outputs")
         reduce = self.widgets["reduce"]
         kept = reduce.value
         reduce.options = [
-            ("full: every sample and class", "full"),
-            ("trace: mean over classes", "trace"),
+            (f"full: every sample and {one}", "full"),
+            (f"trace: mean over {several}", "trace"),
             ("sum: pseudo-NTK", "sum"),
-            *((f"class {name} alone", k) for k, name in enumerate(classes)),
+            *((f"{one} {name} alone", k) for k, name in enumerate(classes)),
         ]
         reduce.value = kept if kept in [value for _, value in reduce.options] else "full"
         self._offer_programs(shape)
         control = self.widgets["image_size"]
-        control.layout.display = None if self._has_image_size() else "none"
+        sized = self._has_image_size()
+        control.layout.display = None if sized else "none"
         side = (
             source.input_shape[-1]
             if isinstance(source, SourceModel)
@@ -302,9 +316,10 @@ class Controls:
         )
         own, program = shape[-1], self._program()
         room = side - 1 if program is None or program.framed else side
-        sizes = [(f"{size} × {size}", size) for size in SIZES if size <= room]
-        fits = [(f"own size, {own} × {own}", NONE)] if own <= room else []
-        kept = control.value
+        named = {s: f"{s} × {s}" if len(shape) == 3 else f"{s}" for s in (own, *SIZES)}
+        sizes = [(named[size], size) for size in SIZES if size <= room]
+        fits = [(f"own size, {named[own]}", NONE)] if own <= room or not sized else []
+        kept = control.value if sized else NONE
         control.options = [*fits, *sizes] or [("own size", NONE)]
         values = [value for _, value in control.options]
         largest = max((size for _, size in sizes if 4 * size <= 3 * side), default=values[0])
@@ -330,9 +345,9 @@ class Controls:
         control = self.widgets[name]
         value = NONE if value is None else value
         if value not in [known for _, known in control.options]:
-            label = getattr(value, "name", None) or (
-                type(value).__name__ if isinstance(value, nn.Module) else str(value)
-            )
+            spec = NAMED.get(name, {}).get(value) if isinstance(value, str) else None
+            label = getattr(value, "name", None) if spec is None else spec.label
+            label = label or (type(value).__name__ if isinstance(value, nn.Module) else str(value))
             control.options = [*control.options, (label, value)]
             if name in self._own:
                 self._own[name].append((label, value))

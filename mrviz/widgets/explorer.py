@@ -14,12 +14,12 @@ import plotly.graph_objects as go
 
 from mrviz._progress import stop_if_cancelled
 from mrviz.errors import InputError, MissingDataError
-from mrviz.experiment import Experiment, kind_of_target
+from mrviz.experiment import Experiment
 from mrviz.figures import Curve, Theme
 from mrviz.ntk import Gram
-from mrviz.targets import TARGETS
+from mrviz.pairing import kind_of_target
 from mrviz.targets.options import as_choice
-from mrviz.targets.raw import load_raw
+from mrviz.targets.raw import LABELLED, load_raw
 from mrviz.widgets.bridge import PageBridge
 from mrviz.widgets.cells import replace_in_cell
 from mrviz.widgets.choices import Choices
@@ -259,7 +259,7 @@ class Explorer(Choices):
         for _ in self._bench.sweep(result.experiment, **report):
             stop_if_cancelled(flag, "capacities")
         with suppress(MissingDataError):  # so that another target shows without a wait
-            for name, spec in TARGETS.items():
+            for name, spec in LABELLED.items():
                 stop_if_cancelled(flag, name)
                 if spec.kind == kind_of_target(experiment.target) and not spec.online:
                     load_raw(name)

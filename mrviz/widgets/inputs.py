@@ -47,7 +47,12 @@ def make_inputs() -> dict[str, Any]:
             [(spec.label, name) for name, spec in TARGETS.items()],
             "The task the source is reprogrammed to",
         ),
-        "n": slider("Samples in the Gram", 10, 256, "Class-balanced training samples"),
+        "n": slider(
+            "Samples in the Gram",
+            10,
+            256,
+            "Training samples, balanced over classes or time",
+        ),
         "program": dropdown(
             "Input program",
             programs_on((1, 1, 1)),
@@ -60,7 +65,7 @@ def make_inputs() -> dict[str, Any]:
         "mapping": dropdown(
             "Output mapping",
             [(spec.label, name) for name, spec in MAPPINGS.items()],
-            "Which source outputs stand for which target classes",
+            "Which source outputs stand for which target classes or outputs",
         ),
         "reduce": dropdown("Kernel", [("full", "full")], "What is kept of each C×C block"),
         "dtype": dropdown(

@@ -58,7 +58,7 @@ def conditions_html(conditions: Conditions, *, note: str = "", dim: bool = False
 
 def _ask(condition: Condition) -> str:
     """What to open for a condition that was not looked at yet."""
-    if condition.status != "undecided" or condition.value is not None:
+    if condition.status != "undecided" or condition.value is not None or condition.details:
         return ""
     return f"{ASK[condition.id]} " if condition.id in ASK else ""
 

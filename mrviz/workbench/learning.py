@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from mrviz._progress import CancelFlag, ProgressCallback
 from mrviz.experiment import DTYPES, Experiment
 from mrviz.ntk import capacity_grams, ntk_gram
-from mrviz.programs import Program
+from mrviz.programs import ForecastComparison, Program, compare_forecasts
 from mrviz.programs.fit import Fit, Measurement
 from mrviz.programs.training import train
+from mrviz.targets import ForecastTarget
 from mrviz.theory import Drift, Prediction, kernel_drift, predict_training, stable_step
 from mrviz.workbench.bench import Workbench
 from mrviz.workbench.recent import Recent
@@ -59,15 +61,17 @@ class Learning:
     def __init__(self, bench: Workbench) -> None:
         self._bench = bench
         self._predictions: Recent[Prediction] = Recent(4)  # each holds a Gram
-        self._accuracies: Recent[float] = Recent(512)
+        self._outcomes: Recent[float] = Recent(512)
+        self._comparisons: Recent[ForecastComparison] = Recent(64)
         self._histories: Recent[tuple[Measurement, ...]] = Recent(64)
         self._trainings: Recent[Training] = Recent(64)
 
     def obstacle(self, experiment: Experiment) -> str:
         """Why the training of an experiment cannot be predicted; empty where it can."""
         if isinstance(experiment.reduce, int):
+            what = "class" if experiment.class_names else "output"
             return (
-                f"The kernel of class {experiment.reduce} alone does not say how the other "
+                f"The kernel of {what} {experiment.reduce} alone does not say how the other "
                 "outputs move: choose the kernel full, trace or sum."
             )
         return ""
@@ -76,9 +80,19 @@ class Learning:
         """The prediction, if it is there already."""
         return self._predictions.get((experiment, schedule))
 
-    def accuracy(self, experiment: Experiment, schedule: Schedule) -> float | None:
-        """The predicted held-out accuracy, if it is there already."""
-        return self._accuracies.get((experiment, schedule))
+    def outcome(self, experiment: Experiment, schedule: Schedule) -> float | None:
+        """The predicted held-out accuracy, if it is there already.
+
+        Of real-valued targets it is the mean squared error; NaN where training diverges.
+        """
+        return self._outcomes.get((experiment, schedule))
+
+    def comparison(self, experiment: Experiment, schedule: Schedule) -> ForecastComparison | None:
+        """Forecasts before training, of the source alone and of the naive rule, if there already.
+
+        There are none for targets that are no forecasts.
+        """
+        return self._comparisons.get(_start(experiment, schedule))
 
     def history(self, experiment: Experiment, schedule: Schedule) -> tuple[Measurement, ...]:
         """What was measured of the real training so far; empty before it."""
@@ -89,12 +103,16 @@ class Learning:
         return self._trainings.get((experiment, schedule))
 
     def options(self, result: Result, schedule: Schedule) -> dict[str, Any]:
-        """The arguments of :func:`~mrviz.predict_training` that a schedule stands for."""
+        """The arguments of :func:`~mrviz.predict_training` that a schedule stands for.
+
+        Of held-out samples there are as many as asked for, or all.
+        """
+        available = len(self._bench.target(result.experiment).x_test)
         options: dict[str, Any] = {
             "loss": schedule.loss,
             "optimizer": schedule.optimizer,
             "steps": schedule.steps,
-            "n_test": schedule.n_test,
+            "n_test": min(schedule.n_test, available),
         }
         if schedule.optimizer != "adam":
             beta = 0.9 if schedule.optimizer == "momentum" else None
@@ -126,7 +144,7 @@ class Learning:
         progress: ProgressCallback | bool | None = None,
         cancel: CancelFlag | None = None,
     ) -> Iterator[int]:
-        """Predicts accuracies at all capacities; yields each when it is there.
+        """Predicts outcomes at all capacities; yields each when it is there.
 
         Both parts of the kernel, of training and of held-out samples, come from one Jacobian
         pass for all capacities. A program without a closed form is predicted at the present one.
@@ -150,7 +168,7 @@ class Learning:
         crosses = capacity_grams(model, x_test, x2=x, **options)
         for (capacity, gram), (_, cross) in zip(grams, crosses, strict=True):
             at = self._bench.cached(replace(experiment, capacity=capacity))
-            if at is None or self.accuracy(at.experiment, schedule) is not None:
+            if at is None or self.outcome(at.experiment, schedule) is not None:
                 continue
             self._predict(at, schedule, gram=gram, cross=cross, progress=False, cancel=cancel)
             yield capacity
@@ -213,16 +231,20 @@ class Learning:
         """Predicts from Grams that are there, on the held-out samples there are, and keeps it."""
         experiment, key = result.experiment, (result.experiment, schedule)
         model, target = self._bench.model(experiment), self._bench.target(experiment)
-        fitting = replace(schedule, n_test=min(schedule.n_test, len(target.x_test)))
+        options = self.options(result, schedule)
         prediction = predict_training(
-            model,
-            target,
-            dtype=DTYPES[experiment.dtype],
-            **self.options(result, fitting),
-            **given,
+            model, target, dtype=DTYPES[experiment.dtype], **options, **given
         )
+        start = _start(experiment, schedule)
+        if isinstance(target, ForecastTarget) and self._comparisons.get(start) is None:
+            self._comparisons.put(start, compare_forecasts(model, target, n=options["n_test"]))
         self._predictions.put(key, prediction)
-        if prediction.accuracy is not None:
-            self._accuracies.put(key, prediction.accuracy)
+        outcome = prediction.accuracy if target.is_classification else prediction.mse
+        self._outcomes.put(key, math.nan if outcome is None else outcome)
         self._bench.supply(experiment, prediction=prediction)
         return prediction
+
+
+def _start(experiment: Experiment, schedule: Schedule) -> tuple[Experiment, int]:
+    """What decides the forecasts before training, which no capacity changes."""
+    return replace(experiment, capacity=None), schedule.n_test

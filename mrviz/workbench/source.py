@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from mrviz._progress import CancelFlag, ProgressCallback
 from mrviz.experiment import Experiment
+from mrviz.pairing import task_of_source
 from mrviz.sources import SourceModel
 from mrviz.sources.families import FAMILIES
 from mrviz.sources.training import resized
-from mrviz.targets.raw import TARGETS, balanced_split, load_raw
+from mrviz.targets.raw import LABELLED, balanced_split, load_raw
 from mrviz.theory import (
     DepthPoint,
     SourceReport,
@@ -100,6 +102,8 @@ class SourceStudy:
                 progress=progress,
                 cancel=cancel,
             )
+            if task_of_source(experiment.source) == "forecast":  # its outputs are no classes
+                report = replace(report, strength=None)
             self._reports.put((experiment.source_key, data), report)
             show()
         todo = list(depths(experiment))[len(self.curve(experiment, data)) :]
@@ -152,7 +156,7 @@ def has_own_data(experiment: Experiment) -> bool:
     """Whether the source brings held-out data of its own task."""
     if isinstance(experiment.source, SourceModel):
         return experiment.source.test_data is not None
-    return experiment.trained_on in TARGETS  # forecasters are trained on other things
+    return experiment.trained_on in LABELLED  # forecasters are trained on other things
 
 
 def _curve_key(experiment: Experiment, data: str) -> tuple[object, ...]:

@@ -228,3 +228,13 @@ def test_themes_and_types(sweep, theme):
     found = re.findall(r'"(?:\w*color)":"([^"]+)"', text)
     valid = re.compile(r"#[0-9A-Fa-f]{6}$|white$|rgba?\([\d., ]+\)$")
     assert found and [c for c in found if not valid.match(c)] == []
+
+
+def test_mean_squared_errors_in_place_of_accuracies(sweep):
+    errors = {1: 4.0, 3: 0.02, 4: float("nan")}
+    figure = capacity_figure(sweep, predicted=errors, measure="mean squared error", current=3)
+    (outcome,) = named(figure, "predicted held-out mean squared error")
+    assert list(outcome.x) == [1, 3] and list(outcome.y) == [4.0, 0.02]
+    axis = figure.layout.yaxis3
+    assert axis.title.text == "predicted<br>MSE" and axis.range[0] == 0 and axis.range[1] > 4
+    assert axis.tickformat is None and "%}" not in outcome.hovertemplate

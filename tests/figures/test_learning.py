@@ -200,3 +200,22 @@ def test_themes_and_types(results, theme):
     for trace in figure.data:
         assert trace.type == "scatter"
         assert trace.x.dtype == np.int32 and trace.y.dtype == np.float64
+
+
+def test_references_are_level_lines_within_the_axis(results):
+    trajectory, history = results
+    highest = max(*trajectory.train_loss, *trajectory.test_loss)
+    levels = {"source alone": 3 * highest, "naive rule": 0.5 * highest}
+    figure = learning_figure(trajectory, history, references=levels)
+    lines = {t.name: t for t in figure.data if t.name.startswith("held-out, ")}
+    assert list(lines) == ["held-out, source alone", "held-out, naive rule"]
+    for name, loss in levels.items():
+        line = lines[f"held-out, {name}"]
+        assert list(line.y) == [loss, loss] and list(line.x) == [0, trajectory.steps[-1]]
+        assert line.showlegend is not False and line.yaxis == "y"
+    top = figure.layout.yaxis.range[1]
+    assert (10**top if figure.layout.yaxis.type == "log" else top) >= 3 * highest
+    looks = {(line.line.color, line.line.dash) for line in lines.values()}
+    assert len(looks) == 2 and not {t.line.color for t in figure.data[:2]} & {c for c, _ in looks}
+    plain = learning_figure(trajectory, history)
+    assert [t.name for t in plain.data] == [t.name for t in figure.data if t.name not in lines]

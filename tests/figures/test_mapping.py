@@ -106,3 +106,10 @@ def test_long_names_are_cut_in_ticks_but_not_in_the_hover_text():
 def test_bad_input(arguments, message):
     with pytest.raises(mrviz.InputError, match=message):
         mapping_figure(*arguments)
+
+
+def test_outputs_of_real_values_are_no_classes():
+    figure = mapping_figure(SMALL, target_classes=("t+1", "t+2"), labels=False)
+    words = [text(figure), figure.data[0].hovertemplate]
+    words += [figure.layout.xaxis.title.text, figure.layout.yaxis.title.text]
+    assert words[0] == "2 target outputs × 3 source outputs" and "class" not in "".join(words)

@@ -15,10 +15,10 @@ class Last(nn.Module):
         return x[:, 0, -1:].expand(-1, 3)
 
 
-def ramp(length=60, context=8):
+def ramp(length=60, context=8, **sizes):
     """A line with slope one step, cut into windows of three values to forecast."""
     series = torch.arange(length, dtype=torch.float64)
-    return forecast_target(series, context=context, horizon=3, season=2)
+    return forecast_target(series, context=context, horizon=3, season=2, **sizes)
 
 
 def identity(source, target):
@@ -55,6 +55,29 @@ def test_a_source_that_takes_more_has_no_score_alone():
     model = mrviz.reprogram(source, target, program="linear", mapping="identity")
     names = [score.name for score in compare_forecasts(model, target).scores]
     assert names == ["reprogrammed", "seasonal naive"]
+
+
+def test_the_first_windows_alone():
+    target, source = ramp(), mrviz.SourceModel(Last(), (1, 8))
+    model = identity(source, target)
+    assert compare_forecasts(model, target, n=2).n == 2
+    with pytest.raises(InputError, match="has 10 test windows, asked for are 99"):
+        compare_forecasts(model, target, n=99)
+    with pytest.raises(InputError, match="has 0 val windows"):
+        compare_forecasts(model, ramp(n_val=0), split="val")
+
+
+def test_fracast_alone_forecasts_from_contexts_shorter_than_its_input():
+    pytest.importorskip("fracast")
+    target = forecast_target(torch.arange(80.0) % 7, context=14, horizon=3, season=7, n_test=4)
+    longer, exact = (
+        mrviz.load_source("fracast", input_size=size, horizon=3, progress=False)
+        for size in (40, 14)
+    )
+    model = mrviz.reprogram(longer, target, program="linear", mapping="identity")
+    score = compare_forecasts(model, target)["source"]
+    error = exact(target.x_test).double() - target.y_test
+    assert score.mse == pytest.approx(float(error.square().mean()), rel=1e-4)
 
 
 def test_training_beats_the_source_on_a_line():

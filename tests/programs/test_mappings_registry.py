@@ -1,5 +1,7 @@
 """Mappings by name: what each declares, options, and what people are told."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -155,8 +157,29 @@ def test_real_valued_targets(name):
     if name in ("identity", "random"):
         assert mrviz.reprogram(source(), target, mapping=name).outputs == 2
         return
-    with pytest.raises(mrviz.InputError, match="use mapping='identity' or a matrix"):
+    instead = {"logit_average": "assignment='consecutive'", "linear_probe": "start='identity'"}
+    advice = instead.get(name, "mapping='identity'")
+    with pytest.raises(mrviz.InputError, match=f"{name}' needs class labels.*{advice} or a matrix"):
         mrviz.reprogram(source(), target, mapping=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        (name, dict(zip(choices, values, strict=True)))
+        for name, spec in MAPPINGS.items()
+        for choices in [[o.name for o in spec.declared.values() if o.kind is str]]
+        for values in itertools.product(*(spec.declared[choice].choices for choice in choices))
+    ],
+    ids=str,
+)
+def test_mappings_say_whether_they_need_labels(name, options):
+    target = task(y=uniform(24, 2))
+    if MAPPINGS[name].needs_labels(options):
+        with pytest.raises(mrviz.InputError, match="needs class labels"):
+            mrviz.reprogram(source(), target, mapping=name, **options)
+    else:
+        assert mrviz.reprogram(source(), target, mapping=name, **options).outputs == 2
 
 
 def test_only_mappings_that_need_them_compute_outputs():

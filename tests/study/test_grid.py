@@ -83,3 +83,20 @@ def test_options_of_programs_and_mappings_go_by_their_names():
         mrviz.InputError, match=r"no choice bias; .*'border' has the options activation"
     ):
         configurations({"program": ["linear", "border"], "bias": False})
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({}, r"'airline' has real-valued outputs, .* loss='squared'"),
+        ({"loss": "squared"}, r"'frequency' needs class labels, .* mapping='identity'"),
+        ({"loss": "squared", "mapping": "linear_probe"}, r"'linear_probe' needs class labels"),
+    ],
+    ids=str,
+)
+def test_what_suits_no_real_values_comes_before_anything_runs(choices, message):
+    grid = {"source": "fracast", "target": ["airline", "solar"], "program": "linear"}
+    with pytest.raises(mrviz.InputError, match=message):
+        configurations(grid | choices)
+    fitting = {"loss": "squared", "mapping": "linear_probe", "start": ["identity", "uniform"]}
+    assert len(configurations(grid | fitting)) == 4

@@ -1,5 +1,6 @@
 """Studies that are run: their rows, failures, and going on after every way of being stopped."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -68,6 +69,18 @@ def test_indicators_and_the_source_kernel_are_choices(tmp_path):
     assert bare["test_accuracy"] is not None and "leep" not in bare
     assert bare["lr_used"] == {"delta": 0.1} and kernel["lr_used"] == {"other": 1e-3}
     assert bare["source_lambda_min"] is None and kernel["source_lambda_min"] > 0
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("aeon"), reason="aeon is not installed")
+def test_forecasts_have_losses_in_place_of_accuracies(tmp_path):
+    grid = {"source": "conv-forecaster", "width": 4, "input_size": 24, "target": "airline"}
+    grid |= {"program": "lag_affine", "mapping": "identity", "loss": "squared", "optimizer": "gd"}
+    study = run({**grid, "n": 12, "n_test": 9, "steps": 3}, tmp_path / "study.sqlite", **QUIET)
+    (row,) = load(tmp_path / "study.sqlite")
+    assert (study.done, study.failed) == (1, 0), row["error"]
+    assert row["predicted_loss"] > 0 and row["test_loss"] > 0
+    assert row["predicted_accuracy"] is None and row["test_accuracy"] is None
+    assert "leep" not in row and row["T2_status"] in ("holds", "fails", "undecided")
 
 
 def test_validation_samples_choose_the_step(tmp_path):

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrviz.errors import InputError, MissingDataError
-from mrviz.targets import FORECASTS, forecast_target, load_forecast
+from mrviz.targets import (
+    FORECASTS,
+    TARGETS,
+    ForecastTarget,
+    forecast_target,
+    load_forecast,
+    load_target,
+)
 from mrviz.targets.forecast import load_series
 
 needs_aeon = pytest.mark.skipif(
@@ -84,6 +91,54 @@ def test_bundled_series_are_described_and_cut(name):
 
 
 @needs_aeon
+@pytest.mark.parametrize("name", sorted(FORECASTS))
+def test_names_of_load_target_are_what_their_specs_say(name):
+    spec, target = TARGETS[name], load_target(name)
+    assert isinstance(target, ForecastTarget) and target.name == name
+    assert (spec.shape, spec.classes) == (target.shape, target.classes)
+    assert (spec.kind, spec.is_classification) == ("series", target.is_classification)
+    assert len(target.x_train) == spec.default_train and len(target.x_val) > 0
+    most = load_target(name, n_train=spec.most_train)
+    assert len(most.x_train) == spec.most_train
+    steps = (most.x_train[1:, 0, :-1] - most.x_train[:-1, 0, 1:]).abs().max()
+    assert float(steps) == 0, "the largest number is every window there is"
+    with pytest.raises(InputError, match=f"has room for {spec.most_train} windows"):
+        load_target(name, n_train=spec.most_train + 1)
+
+
+@needs_aeon
+def test_windows_do_not_depend_on_the_seed_and_have_options_of_their_own():
+    first, other = (load_target("airline", seed=seed, n_val=0) for seed in (0, 5))
+    assert torch.equal(first.x_train, other.x_train) and first.x_val is None
+    short = load_target("airline", context=12, horizon=3, n_train=5, n_test=4)
+    assert short.x_train.shape == (5, 1, 12) and short.y_test.shape == (4, 3)
+    assert torch.equal(
+        short.x_train, load_forecast("airline", context=12, horizon=3, n_train=5).x_train
+    )
+
+
+@needs_aeon
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "own"}, "split does not apply to 'airline'"),
+        ({"split": "balanced"}, "split does not apply to 'airline'"),
+        ({"context": 96}, "has no room for a forecast of 12 values after 96"),
+        ({"n_val": 19}, "n_val=19, but the val part of 'airline' has room for 18 windows"),
+        ({"n_test": 100}, "pass n_test=18 or fewer"),
+        ({"n_train": 0}, "n_train must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"name": "digits", "horizon": 3}, "do not apply to 'digits'.*airline, solar"),
+        ({"name": "ucr:GunPoint", "context": 24}, "context and horizon do not apply"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_apply_are_errors(options, message):
+    with pytest.raises(InputError, match=message):
+        load_target(**{"name": "airline", **options})
+
+
+@needs_aeon
 def test_the_first_window_of_airline():
     target = load_forecast("airline", context=24, horizon=3, n_train=1)
     x = target.x_train[0, 0, :4] * target.span + target.offset
@@ -96,5 +151,7 @@ def test_without_aeon_the_way_to_get_it_is_named(monkeypatch):
     load_series.cache_clear()
     with pytest.raises(MissingDataError, match=r'pip install "mrviz\[series\]"'):
         load_forecast("airline")
+    with pytest.raises(MissingDataError, match=r'pip install "mrviz\[series\]"'):
+        load_target("airline")
     with pytest.raises(InputError, match="'airline', 'solar'"):
         load_forecast("airlines!")

@@ -299,7 +299,8 @@ def test_predicted_accuracy_against_chance(accuracy, n_test, status):
 def test_predicted_accuracy_that_there_is_not():
     for given_, words in (
         (None, "predict=True"),
-        (prediction(None), "real-valued"),
+        (prediction(None), "mean squared error is 1 (100 held-out samples) after 9 steps"),
+        (prediction(None, diverged=3, notes=("diverged at step 3",)), "diverged at step 3"),
         (prediction(0.9, diverged=3, notes=("diverged at step 3",)), "diverged at step 3"),
     ):
         found = indicators.predicted_accuracy(given_, 4, DEFAULTS)

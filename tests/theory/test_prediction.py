@@ -267,6 +267,10 @@ def test_real_valued_targets():
     found = predict_training(model, target, loss="squared", steps=5, **QUIET)
     assert found.accuracy is None and found.ridge_accuracy is None
     assert found.leave_one_out_accuracy is None and found.trajectory.test_loss[-1] > 0
+    held_out = found.trajectory.test_outputs
+    assert found.mse == pytest.approx(float((held_out - target.y_test).square().mean()))
+    assert found.to_dict()["mse"] == found.mse
+    assert predict_training(make(), task(), steps=5, **QUIET).mse is None  # cross-entropy
     with pytest.raises(mrviz.InputError, match="loss='squared'"):
         predict_training(model, target, **QUIET)
 

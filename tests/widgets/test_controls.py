@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import mrviz
-from mrviz.experiment import SHAPES, Experiment
+from mrviz.experiment import Experiment
+from mrviz.pairing import SHAPES
 from mrviz.programs import MAPPINGS, PROGRAMS
 from mrviz.sources import SOURCES
+from mrviz.sources.forecasters import FORECASTERS
 from mrviz.targets import TARGETS
 from mrviz.widgets.controls import Controls
 
@@ -220,7 +222,12 @@ def test_a_source_for_series_comes_with_targets_and_programs_for_series(
     assert TARGETS[controls.experiment.target].kind == "series"
     assert controls.experiment.program == "linear"
     offered = values(controls.widgets["target"])
-    assert offered == [name for name, spec in TARGETS.items() if spec.kind == "series"]
+    forecasts = source in FORECASTERS
+    assert offered == [
+        name
+        for name, spec in TARGETS.items()
+        if spec.kind == "series" and (forecasts or spec.is_classification)
+    ]
     assert sorted(values(controls.widgets["program"])) == fitting_programs("series")
     assert "length" in controls.widgets["input_size"].description
     assert controls.experiment.image_size is None
@@ -228,7 +235,10 @@ def test_a_source_for_series_comes_with_targets_and_programs_for_series(
         controls.widgets["target"].value = target
         spec = TARGETS[target]
         assert controls.widgets["n"].max <= spec.most_train
-        assert len(spec.classes) <= controls.experiment.n
+        assert spec.fewest_train <= controls.experiment.n
+        assert controls.experiment.mapping == (
+            "frequency" if spec.is_classification else "identity"
+        )
     controls.widgets["source"].value = "cnn"
     offered = values(controls.widgets["target"])
     assert own_target in offered  # one's own comes back with a source that takes it
@@ -236,6 +246,39 @@ def test_a_source_for_series_comes_with_targets_and_programs_for_series(
     assert TARGETS[controls.experiment.target].kind == "image"
     assert sorted(values(controls.widgets["program"])) == fitting_programs("image")
     assert "pixels" in controls.widgets["input_size"].description
+
+
+def test_a_forecaster_brings_what_fits_it_and_leaves_nothing_behind(controls):
+    controls.set(Experiment())
+    start = controls.experiment
+    controls.widgets["source"].value = "fracast"
+    found = controls.experiment
+    assert (found.target, found.program, found.mapping) == ("airline", "linear", "identity")
+    assert found.n == controls.widgets["n"].max == 51 and controls.widgets["n"].min == 1
+    reductions = dict(controls.widgets["reduce"].options)
+    assert reductions["output t+12 alone"] == 11 and "trace: mean over outputs" in reductions
+    offered = values(controls.widgets["mapping"])
+    assert offered == ["identity", "random", "logit_average", "linear_probe"]
+    controls.widgets["target"].value = "ucr:GunPoint"
+    assert controls.experiment.mapping == "frequency"
+    assert values(controls.widgets["mapping"]) == list(MAPPINGS)
+    controls.widgets["target"].value = "solar"
+    assert controls.experiment.mapping == "identity"
+    controls.widgets["source"].value = "efficientnet-lite0"
+    assert replace(controls.experiment, n=start.n) == start
+
+
+def test_a_classifier_told_to_forecast_does_so_until_it_is_told_otherwise(controls):
+    told = Experiment().changed(source="fcn", target="airline", program="linear", n=20)
+    controls.set(told)
+    assert controls.experiment.target == "airline" and controls.experiment.source == "fcn"
+    assert dict(controls.widgets["target"].options)[TARGETS["airline"].label] == "airline"
+    controls.widgets["target"].value = "ucr:GunPoint"
+    assert (controls.experiment.source, controls.experiment.mapping) == ("fcn", "frequency")
+    assert "airline" not in values(controls.widgets["target"])
+    controls.set(told)
+    controls.widgets["source"].value = "resnet1d"
+    assert controls.experiment.target == "ucr:GunPoint"
 
 
 def test_a_small_set_of_series_lowers_n(controls):

@@ -17,7 +17,8 @@ from torch import nn
 import mrviz
 from mrviz.errors import InputError
 from mrviz.experiment import Experiment
-from mrviz.targets import TARGETS, raw
+from mrviz.targets import raw
+from mrviz.targets.raw import LABELLED
 from mrviz.widgets import explorer as module
 from mrviz.widgets.pins import MOST
 from mrviz.widgets.presets import PRESETS
@@ -378,12 +379,12 @@ def test_series_instead_of_images_and_back(opened):
     explorer.view = "source"
     ready(explorer)
     offered = [value for _, value in explorer._views["source"].controls[0].options]
-    assert offered[1:] == [name for name, spec in TARGETS.items() if spec.kind == "series"]
+    assert offered[1:] == [name for name, spec in LABELLED.items() if spec.kind == "series"]
     assert "FCN" in explorer.results.experiment.label()
     assert explorer.view == "source" and "data-status='ready'" in status(explorer)
     explorer.source = "dnn"
     ready(explorer)
-    assert (explorer.target, explorer.program) == ("mnist-5k", "linear")
+    assert (explorer.target, explorer.program) == ("mnist-5k", "border")
 
 
 def test_presets_run_to_the_end_and_again(opened, monkeypatch):

@@ -1,6 +1,7 @@
 """The Explorer's views: what each computes, shows, exports and reproduces as code."""
 
 import csv
+import importlib.util
 import io
 import json
 import threading
@@ -12,6 +13,7 @@ import torch
 import mrviz
 from mrviz.errors import InputError
 from mrviz.experiment import Experiment
+from mrviz.programs import compare_forecasts
 from mrviz.theory import gram_factors, source_report
 from mrviz.widgets.views import learning as learning_module
 from mrviz.workbench import Schedule, Workbench
@@ -218,6 +220,78 @@ def test_real_valued_targets_have_losses_alone(opened):
     for view in VIEWS:
         explorer.view = view
         assert "data-status='ready'" in status(ready(explorer)), view
+
+
+FORECAST = {"source": "conv-forecaster", "input_size": 24, "width": 4, "n": 8}
+needs_aeon = pytest.mark.skipif(
+    not importlib.util.find_spec("aeon"), reason="aeon is not installed"
+)
+
+
+@needs_aeon
+def test_every_view_holds_for_a_forecast(opened, capsys):
+    explorer = ready(opened(**FORECAST, program="low_rank", max_rank=3, capacity=2))
+    assert (explorer.target, explorer.mapping) == ("airline", "identity")
+    for view in VIEWS:
+        explorer.view = view
+        assert "data-status='ready'" in status(ready(explorer)), view
+        shown = explorer.snapshot()
+        assert type(shown) is go.Figure and (len(shown.data) > 0 or view == "source")
+        assert (len(rows(explorer)) > 0) is (view != "source")
+        capsys.readouterr()
+        run_code(explorer)
+        assert capsys.readouterr().out
+        if view == "capacity":
+            assert len(explorer.details["predicted_mse"]) == 3
+            assert shown.layout.yaxis3.title.text == "predicted<br>MSE"
+            assert "mean squared error" in html(explorer) and "squared loss" in html(explorer)
+        elif view == "mapping":
+            assert shown.layout.yaxis.ticktext[0] == "t+1"
+            assert shown.layout.yaxis.title.text == "target output"
+            assert "made from class labels" in html(explorer)
+            field(explorer, "Compare the kernel with").value = "random"
+            assert ready(explorer).details["effect"].relative > 0
+        elif view == "source":
+            assert "A forecaster has no accuracy" in shown.layout.annotations[0].text
+            assert explorer.details is None
+
+
+@needs_aeon
+def test_a_forecast_beside_those_of_its_source_and_of_the_naive_rule(opened, capsys):
+    explorer = ready(opened(**FORECAST, program="lag_affine", view="learning"))
+    assert field(explorer, "Loss").disabled
+    field(explorer, "Steps").value = 5
+    ready(explorer)
+    button(explorer, "Train").click()
+    found = ready(explorer).details
+    scope = rebuilt(explorer.experiment)
+    expected = compare_forecasts(scope["model"], scope["target"])
+    assert found["comparison"].to_dict() == expected.to_dict()
+    levels = {
+        t.name: t.y[0] for t in explorer.snapshot().data if t.name.endswith(("alone", "rule"))
+    }
+    for name, score in (("source alone", "source"), ("seasonal naive rule", "seasonal naive")):
+        assert levels[f"held-out, {name}"] == pytest.approx(6 * expected[score].mse)
+        assert f"{name} {expected[score].mse:.3g}" in html(explorer)
+    predicted, measured = found["prediction"].trajectory.test_loss[-1] / 6, found["fit"].test_loss
+    assert found["prediction"].mse == pytest.approx(predicted)
+    assert f"mean squared error {predicted:.3g}; measured {measured[-1] / 6:.3g}" in html(explorer)
+    assert {"source alone", "seasonal naive rule"} < {row["kind"] for row in rows(explorer)}
+    why = explorer.results.conditions["T7"].why
+    assert f"mean squared error is {found['prediction'].mse:.3g} (18 held-out samples)" in why
+    run_code(explorer)
+    assert "Forecasts of 18 test windows of airline" in capsys.readouterr().out
+
+
+@needs_aeon
+def test_the_kernel_of_a_forecaster_on_labelled_series(opened):
+    small = {**FORECAST, "target": "ucr:ItalyPowerDemand", "view": "source"}
+    explorer = ready(opened(**small))
+    assert explorer.details is None and "data-status='ready'" in status(explorer)
+    field(explorer, "Source data").value = "ucr:ItalyPowerDemand"
+    report = ready(explorer).details["report"]
+    assert report.strength is None and report.kernels[0].order == 20
+    assert "accuracy" not in explorer.snapshot().layout.title.text
 
 
 # --- Gram and source ------------------------------------------------------------------------

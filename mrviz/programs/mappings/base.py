@@ -167,5 +167,6 @@ def enough_outputs(n_source: int, n_classes: int) -> None:
         raise InputError(
             f"the source has {n_source} outputs, too few for {n_classes} target classes: choose "
             "a source with more outputs, an explicit mapping matrix, or one that is not one to "
-            "one, such as mapping='bayesian'"
+            "one, such as mapping='bayesian', or for real values 'linear_probe' with "
+            "start='uniform'"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from collections.abc import Mapping as Options
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, get_args
@@ -62,8 +63,12 @@ class MappingData:
         """Source outputs (n, c_S)."""
         return self.predict()
 
-    def labels_for(self, mapping: str) -> Tensor:
+    def labels_for(self, mapping: str, instead: str = "use mapping='identity'") -> Tensor:
         """The labels.
+
+        Args:
+            mapping: name of the mapping that needs them.
+            instead: what to do without them.
 
         Raises:
             InputError: there are none.
@@ -71,7 +76,7 @@ class MappingData:
         if self.labels is None:
             raise InputError(
                 f"mapping {mapping!r} needs class labels, but this target has real-valued "
-                "outputs: use mapping='identity' or a matrix"
+                f"outputs: {instead} or a matrix"
             )
         return self.labels
 
@@ -85,12 +90,26 @@ class MappingSpec:
         kind: the class of mapping.
         help: one sentence for people who choose.
         make: called with :class:`MappingData` and options.
+        labelled: whether it is made from class labels whatever its options.
     """
 
     name: str
     kind: type[Mapping]
     help: str
     make: Callable[..., Mapping]
+    labelled: bool = False
+
+    def needs_labels(self, options: Options[str, Any] | None = None) -> bool:
+        """Whether it cannot be made for real-valued targets, with some options.
+
+        Example:
+            >>> probe = MAPPINGS["linear_probe"]
+            >>> probe.needs_labels(), probe.needs_labels({"start": "identity"})
+            (True, False)
+        """
+        chosen = {name: option.default for name, option in self.declared.items()}
+        chosen |= {name: value for name, value in (options or {}).items() if name in chosen}
+        return self.labelled or "frequency" in chosen.values()
 
     @property
     def label(self) -> str:
@@ -181,7 +200,7 @@ def _groups(
     elif assignment == "random":
         groups = drawn(data.n_source, data.n_classes, m, seed)
     else:
-        labels = data.labels_for(name)
+        labels = data.labels_for(name, "pass assignment='consecutive'")
         groups = by_frequency(prediction_counts(data.outputs, labels, data.n_classes), m)
     return tuple(tuple(group) for group in groups)
 
@@ -193,6 +212,8 @@ def _linear_probe(
     seed: int = 0,
 ) -> Mapping:
     as_choice(start, get_args(Start), "start")
+    if start == "frequency":
+        data.labels_for("linear_probe", "pass start='identity'")
     if start != "uniform":
         return LinearHead(build_mapping(start, data, seed=seed))
     generator = torch.Generator().manual_seed(seed)
@@ -209,6 +230,7 @@ MAPPINGS: dict[str, MappingSpec] = {
             Frequency,
             "each class gets the source output that it is predicted as most often (FLM)",
             _frequency,
+            labelled=True,
         ),
         MappingSpec("identity", Identity, "the first C source outputs", _identity),
         MappingSpec("random", Random, "each class gets a random source output", _random),
@@ -217,24 +239,28 @@ MAPPINGS: dict[str, MappingSpec] = {
             Iterative,
             "the frequency mapping, computed anew in each epoch of training (ILM)",
             _iterative,
+            labelled=True,
         ),
         MappingSpec(
             "bayesian",
             Bayesian,
             "all source outputs, weighed by how well their predictions tell the class (BLM)",
             _bayesian,
+            labelled=True,
         ),
         MappingSpec(
             "bayesian_plus",
             BayesianPlus,
             "as Bayesian, from the largest probabilities instead of predictions (BLM+)",
             _bayesian_plus,
+            labelled=True,
         ),
         MappingSpec(
             "probability_average",
             ProbabilityAverage,
             "the mean probability of m source classes for each class (Voice2Series)",
             _probability_average,
+            labelled=True,
         ),
         MappingSpec(
             "logit_average",

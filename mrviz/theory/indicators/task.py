@@ -133,10 +133,17 @@ def predicted_accuracy(
             "needs a prediction: pass predict=True, or predict={'loss': …, 'lr': …, 'steps': …} "
             "with the settings of the training to come"
         )
-    elif prediction.accuracy is None:
-        why = "the target has real-valued outputs, so there is no accuracy to predict"
     elif prediction.trajectory.diverged is not None:
         why = "; ".join(prediction.notes)
+    elif prediction.accuracy is None:
+        why = "the target has real-valued outputs, so there is no accuracy to predict"
+        if prediction.mse is not None:
+            why += (
+                f"; the predicted mean squared error is {prediction.mse:.3g} "
+                f"({counted(int(prediction.settings['n_test']), 'held-out sample')}) after "
+                f"{counted(prediction.settings['steps'], 'step')} of size {prediction.lr:.3g}"
+            )
+            found["details"] = {"mse": prediction.mse}
     else:
         accuracy, n = prediction.accuracy, int(prediction.settings["n_test"])
         low, high = interval = wilson_interval(round(accuracy * n), n)

@@ -16,15 +16,15 @@ from mrviz.workbench import Learning, Result, Schedule, Workbench
 from mrviz.workbench.result import as_csv
 
 SCHEDULE = Schedule()
-"""The training whose accuracy is predicted at every capacity."""
+"""The training whose outcome is predicted at every capacity; on real values, squared loss."""
 
 
 class CapacityView(View):
-    """λ_min, effective rank and predicted accuracy at every capacity; a click goes there."""
+    """λ_min, effective rank and predicted outcome at every capacity; a click goes there."""
 
     name = "capacity"
     label = "Capacity"
-    tooltip = "λ_min, effective rank and predicted accuracy at every capacity; click to go there"
+    tooltip = "λ_min, effective rank and predicted outcome at every capacity; click to go there"
 
     def __init__(self, bench: Workbench, changed: Callable[[], None], learning: Learning) -> None:
         super().__init__(bench, changed)
@@ -46,7 +46,8 @@ class CapacityView(View):
             for _ in self.bench.sweep(result.experiment, **job.report):
                 job.show()
         if self._predicts(result):
-            for _ in self._learning.predict_capacities(result, SCHEDULE, **job.report):
+            schedule = _schedule(result.experiment)
+            for _ in self._learning.predict_capacities(result, schedule, **job.report):
                 job.show()
 
     def figure(self, scene: Scene) -> go.Figure:
@@ -60,19 +61,23 @@ class CapacityView(View):
         return capacity_figure(
             sweep,
             predicted=self._predicted(result),
+            measure="accuracy" if classes else "mean squared error",
             current=result.experiment.capacity,
             chance=1 / classes if classes else None,
             theme=scene.theme,
         )
 
     def note(self, result: Result) -> str:
-        """What the predicted accuracy means."""
+        """What the predicted outcome means."""
         if self._sweep(result) is None or not self._predicted(result):
             return self._learning.obstacle(result.experiment)
+        labels = bool(result.experiment.class_names)
+        what = "accuracy" if labels else "mean squared error (MSE)"
         return (
-            f"Predicted accuracy on {SCHEDULE.n_test} held-out samples after {SCHEDULE.steps} "
-            "steps of full-batch gradient descent on the cross-entropy, at half the largest "
-            "stable step. Click a point to go to its capacity."
+            f"Predicted {what} on the held-out samples, at most {SCHEDULE.n_test}, after "
+            f"{SCHEDULE.steps} steps of full-batch gradient descent on the "
+            f"{'cross-entropy' if labels else 'squared loss'}, at half the largest stable step. "
+            "Click a point to go to its capacity."
         )
 
     def table(self, result: Result) -> str:
@@ -86,7 +91,7 @@ class CapacityView(View):
                 "resolved",
                 "rank",
                 "effective_rank",
-                "accuracy",
+                _measure(result.experiment),
             ),
             [
                 (
@@ -103,23 +108,26 @@ class CapacityView(View):
         )
 
     def details(self, result: Result) -> dict[str, Any] | None:
-        """The sweep and the predicted accuracies by capacity."""
+        """The sweep and the predicted outcomes by capacity."""
         sweep = self._sweep(result)
         if sweep is None:
             return None
-        return {"sweep": sweep, "predicted_accuracy": self._predicted(result)}
+        name = f"predicted_{_measure(result.experiment)}"
+        return {"sweep": sweep, name: self._predicted(result)}
 
     def code(self, experiment: Experiment) -> str:
         """A sweep, and the prediction at each of its capacities."""
         precision = "" if experiment.dtype == "float32" else f", dtype=torch.{experiment.dtype}"
+        loss = "" if experiment.class_names else "loss='squared', "
         return (
             f"\nsweep = mrviz.capacity_sweep(model, x, reduce={experiment.reduce!r}{precision})\n"
             "print(sweep)\n"
             "for capacity in sweep.capacities:\n"
             "    model.capacity = capacity\n"
-            f"    found = mrviz.predict_training(model, target, n={experiment.n}, "
-            f"steps={SCHEDULE.steps}, n_test={SCHEDULE.n_test}, reduce={experiment.reduce!r})\n"
-            "    print(capacity, found.accuracy)\n"
+            f"    found = mrviz.predict_training(model, target, n={experiment.n}, {loss}"
+            f"steps={SCHEDULE.steps}, n_test=min({SCHEDULE.n_test}, len(target.x_test)), "
+            f"reduce={experiment.reduce!r})\n"
+            f"    print(capacity, found.{_measure(experiment)})\n"
         )
 
     def clicked(self, x: float) -> dict[str, Any]:
@@ -150,15 +158,14 @@ class CapacityView(View):
         )
 
     def _predicts(self, result: Result) -> bool:
-        experiment = result.experiment
-        return bool(experiment.class_names) and not self._learning.obstacle(experiment)
+        return not self._learning.obstacle(result.experiment)
 
     def _predicted(self, result: Result) -> dict[int, float]:
         found = {}
         for at in self._results(result):
-            accuracy = self._learning.accuracy(at.experiment, SCHEDULE)
-            if accuracy is not None and at.experiment.capacity is not None:
-                found[at.experiment.capacity] = accuracy
+            outcome = self._learning.outcome(at.experiment, _schedule(at.experiment))
+            if outcome is not None and at.experiment.capacity is not None:
+                found[at.experiment.capacity] = outcome
         return found
 
     def _why_not(self, result: Result | None) -> str:
@@ -167,3 +174,11 @@ class CapacityView(View):
         if result.capacity_range is None:
             return "This program has no capacity to choose."
         return "The capacities are shown once the exact spectrum is there."
+
+
+def _schedule(experiment: Experiment) -> Schedule:
+    return SCHEDULE if experiment.class_names else replace(SCHEDULE, loss="squared")
+
+
+def _measure(experiment: Experiment) -> str:
+    return "accuracy" if experiment.class_names else "mse"

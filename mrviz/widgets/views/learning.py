@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from mrviz.experiment import Experiment
 from mrviz.figures import learning_figure
+from mrviz.programs.losses import mean_squared_error
 from mrviz.widgets.views.base import Job, Scene, View
 from mrviz.workbench import Learning, Result, Schedule, Workbench
 from mrviz.workbench.result import as_csv
@@ -24,6 +25,11 @@ OPTIMIZERS = (
     ("SGD, mini-batches", "sgd"),
     ("Adam, mini-batches", "adam"),
 )
+LOSSES = (("cross-entropy", "cross_entropy"), ("squared", "squared"))
+
+OTHERS = {"source": "source alone", "seasonal naive": "seasonal naive rule"}
+"""Forecasts beside those of the model, by their names in a comparison."""
+
 RATES = tuple((f"{rate:g} × stable", rate) for rate in (0.05, 0.1, 0.25, 0.5, 0.9, 1.1, 2.0, 4.0))
 
 
@@ -41,7 +47,7 @@ class LearningView(View):
         first = Schedule()
         self._loss = w.Dropdown(
             description="Loss",
-            options=[("cross-entropy", "cross_entropy"), ("squared", "squared")],
+            options=LOSSES,
             value=first.loss,
             tooltip="The loss that is trained and predicted",
         )
@@ -92,7 +98,7 @@ class LearningView(View):
     def missing(self, result: Result) -> bool:
         """Whether the prediction, or a training asked for, is missing."""
         self._result = result
-        self._loss.disabled = not result.experiment.class_names
+        self._offer_losses(bool(result.experiment.class_names))
         if self._learning.obstacle(result.experiment):
             return False
         key = (result.experiment, self.schedule(result.experiment))
@@ -135,6 +141,7 @@ class LearningView(View):
         return learning_figure(
             None if prediction is None else prediction.trajectory,
             history,
+            references=self._references(key),
             theme=scene.theme,
             message=message,
         )
@@ -148,13 +155,21 @@ class LearningView(View):
         parts = [f"Step size {prediction.lr:.3g}, stable below {prediction.stable_step:.3g}"]
         if prediction.accuracy is not None:
             parts.append(f"predicted held-out accuracy {prediction.accuracy:.1%}")
+        elif prediction.mse is not None:
+            parts.append(f"predicted held-out mean squared error {prediction.mse:.3g}")
         if training is not None:
             last = training.fit.history[-1]
             if last.test_accuracy is not None:
                 parts.append(f"measured {last.test_accuracy:.1%}")
+            elif training.fit.diverged is None:
+                outputs = len(result.experiment.output_names)
+                parts.append(f"measured {mean_squared_error(last.test_loss, outputs):.3g}")
             if training.drift is not None:
                 parts.append(f"the kernel moved by {training.drift.relative:.2g} of its norm")
             parts += training.fit.notes
+        if others := self._others(key):
+            errors = (f"{name} {mse:.3g}" for name, mse in others.items())
+            parts.append(f"without a program: {', '.join(errors)}")
         return "; ".join([*parts, *prediction.notes]) + "."
 
     def table(self, result: Result) -> str:
@@ -169,6 +184,8 @@ class LearningView(View):
         for m in self._learning.history(result.experiment, self.schedule(result.experiment)):
             values = (m.train_loss, m.train_accuracy, m.test_loss, m.test_accuracy)
             rows.append(("measured", m.step, *("" if v is None else v for v in values)))
+        key = (result.experiment, self.schedule(result.experiment))
+        rows += [(name, "", "", "", loss, "") for name, loss in self._references(key).items()]
         head = ("kind", "step", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
         return as_csv(head, rows)
 
@@ -181,6 +198,8 @@ class LearningView(View):
         found: dict[str, Any] = {"prediction": prediction}
         if training is not None:
             found |= {"fit": training.fit, "drift": training.drift}
+        if (comparison := self._learning.comparison(*key)) is not None:
+            found["comparison"] = comparison
         return found
 
     def code(self, experiment: Experiment) -> str:
@@ -192,6 +211,9 @@ class LearningView(View):
             f"{name}={value!r}" for name, value in self._learning.options(result, schedule).items()
         )
         precision = "" if experiment.dtype == "float32" else f", dtype=torch.{experiment.dtype}"
+        compared = ""
+        if self._learning.comparison(experiment, schedule) is not None:
+            compared = "print(mrviz.programs.compare_forecasts(model, target))\n"
         return (
             "\nprediction = mrviz.predict_training(\n"
             f"    model, target, gram=gram, {options}{precision}\n)\n"
@@ -199,8 +221,29 @@ class LearningView(View):
             f"seed={experiment.seed})\n"
             "print(prediction)\nprint(fit)\n"
             "print(mrviz.kernel_drift(gram, mrviz.ntk_gram(model, x, "
-            f"reduce={experiment.reduce!r}{precision})))\n"
+            f"reduce={experiment.reduce!r}{precision})))\n" + compared
         )
+
+    def _others(self, key: tuple[Experiment, Schedule]) -> dict[str, float]:
+        """Mean squared errors of the forecasts that need no program; none for other targets."""
+        comparison = self._learning.comparison(*key)
+        scores = () if comparison is None else comparison.scores
+        return {OTHERS[score.name]: score.mse for score in scores if score.name in OTHERS}
+
+    def _references(self, key: tuple[Experiment, Schedule]) -> dict[str, float]:
+        """The losses of the same."""
+        half = len(key[0].output_names) / 2  # from (f − y)² of one output to ½‖f − y‖² of all
+        return {name: half * mse for name, mse in self._others(key).items()}
+
+    def _offer_losses(self, labels: bool) -> None:
+        """Both losses for class labels, the squared one alone for real values."""
+        offered = LOSSES if labels else LOSSES[1:]
+        if self._loss.options != offered:
+            self._loss.unobserve_all("value")
+            self._loss.options = offered
+            self._loss.value = offered[0][1]
+            self._loss.observe(lambda _: self._edited(), "value")
+        self._loss.disabled = not labels
 
     def _edited(self) -> None:
         self._rate.disabled = self._optimizer.value == "adam"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mrviz.experiment import DTYPES, Experiment
 from mrviz.figures import mapping_figure, message_figure
+from mrviz.pairing import mapping_fits
 from mrviz.programs import MAPPINGS
 from mrviz.theory import MappingEffect, mapping_effect
 from mrviz.widgets.views.base import Job, Scene, View
@@ -20,11 +21,11 @@ from mrviz.workbench.result import as_csv
 
 
 class MappingView(View):
-    """Source classes against target classes, and what another mapping would do to the kernel."""
+    """Source outputs against target outputs, and what another mapping would do to the kernel."""
 
     name = "mapping"
     label = "Mapping"
-    tooltip = "Which source classes stand for which target classes; what another mapping changes"
+    tooltip = "Which source outputs stand for which target outputs; what another mapping changes"
 
     def __init__(self, bench: Workbench, changed: Callable[[], None]) -> None:
         super().__init__(bench, changed)
@@ -77,13 +78,21 @@ class MappingView(View):
             text = "" if result is None else "Reading the mapping …"
             return message_figure(text, theme=scene.theme)
         return mapping_figure(
-            weights, target_classes=result.experiment.class_names, theme=scene.theme
+            weights,
+            target_classes=result.experiment.output_names,
+            theme=scene.theme,
+            labels=bool(result.experiment.class_names),
         )
 
     def note(self, result: Result) -> str:
         """What the other mapping does to the kernel."""
         if not self._compares(result.experiment):
-            return ""
+            if self._other.value == result.experiment.mapping:
+                return ""
+            return (
+                f"{MAPPINGS[self._other.value].label} is made from class labels, and this target "
+                "has real values: the kernel is not compared with it."
+            )
         effect = self._effects.get(self._key(result))
         return "" if effect is None else f"Mapping {effect.describe()}."
 
@@ -92,7 +101,7 @@ class MappingView(View):
         weights = self._weights.get(result.experiment)
         rows: list[tuple[Any, ...]] = []
         if weights is not None:
-            names = result.experiment.class_names or range(len(weights))
+            names = result.experiment.output_names
             for c, s in weights.nonzero().tolist():
                 rows.append((names[c], s, float(weights[c, s])))
         return as_csv(("target_class", "source_class", "weight"), rows)
@@ -122,9 +131,9 @@ class MappingView(View):
         return "\n".join(lines) + "\n"
 
     def _compares(self, experiment: Experiment) -> bool:
-        """Whether there is another mapping; all but identity are fitted to class labels."""
+        """Whether there is another mapping that the target has all for."""
         other = self._other.value
-        return other != experiment.mapping and bool(experiment.class_names or other == "identity")
+        return other != experiment.mapping and mapping_fits(other, {}, experiment.target)
 
     def _key(self, result: Result) -> tuple[Experiment, str]:
         return result.experiment, str(self._other.value)

@@ -8,9 +8,11 @@ from typing import Any
 import ipywidgets as w
 import plotly.graph_objects as go
 
-from mrviz.experiment import DEFAULTS, Experiment, kind_of_source
+from mrviz.experiment import Experiment
 from mrviz.figures import message_figure, source_figure
-from mrviz.targets import TARGETS, Kind
+from mrviz.pairing import DEFAULTS, kind_of_source, task_of_source
+from mrviz.targets import Kind
+from mrviz.targets.raw import LABELLED
 from mrviz.widgets.views.base import Job, Scene, View
 from mrviz.workbench import OWN, Result, SourceStudy, Workbench, depths, has_own_data
 from mrviz.workbench.result import as_csv
@@ -36,7 +38,9 @@ class SourceView(View):
 
     def missing(self, result: Result) -> bool:
         """Whether report, depth curve or conditions are not there yet."""
-        return not self._study.complete(result, self._name(result.experiment))
+        return not self._lacks(result.experiment) and not self._study.complete(
+            result, self._name(result.experiment)
+        )
 
     def work(self, result: Result, job: Job) -> None:
         """Report, curve over depth, and the conditions that need the source's own data."""
@@ -49,7 +53,8 @@ class SourceView(View):
             self._offer(_kind(result.experiment))
         found = None if result is None else self.details(result)
         if result is None or found is None:
-            text = "" if result is None else "Looking at the source …"
+            text = "" if result is None else self._lacks(result.experiment)
+            text = text or ("" if result is None else "Looking at the source …")
             return message_figure(text, theme=scene.theme)
         return source_figure(
             found["report"],
@@ -74,7 +79,7 @@ class SourceView(View):
             )
         else:
             parts.append(
-                f"K_S on {TARGETS[name].label}, not on the source's own task, so that T8 to T10 "
+                f"K_S on {LABELLED[name].label}, not on the source's own task, so that T8 to T10 "
                 "stay as they are"
             )
         if found["depths"]:
@@ -109,6 +114,8 @@ class SourceView(View):
 
     def code(self, experiment: Experiment) -> str:
         """The report, and the curve over depth where the family has one."""
+        if self._lacks(experiment):
+            return ""
         name = self._name(experiment)
         lines = ["", "from mrviz.theory import source_report, strength_over_depth"]
         if name == OWN:
@@ -128,11 +135,21 @@ class SourceView(View):
     def _name(self, experiment: Experiment) -> str:
         """The data set in use: another one where the source brings none or takes another kind."""
         name, kind = str(self._data.value), _kind(experiment)
-        if name == OWN and has_own_data(experiment):
+        if name == OWN and (has_own_data(experiment) or _forecasts(experiment)):
             return name
-        if name == OWN or TARGETS[name].kind != kind:
+        if name == OWN or LABELLED[name].kind != kind:
             return DEFAULTS[kind]["target"]
         return name
+
+    def _lacks(self, experiment: Experiment) -> str:
+        """Why there is nothing to look at; empty where there is."""
+        if self._name(experiment) != OWN or has_own_data(experiment):
+            return ""
+        return (
+            "A forecaster has no accuracy and no labelled data of its own, which T8, T9 and T10 "
+            "need. Choose labelled data above to see its kernel K_S on them; that of fracast "
+            "takes minutes."
+        )
 
     def _offer(self, kind: Kind) -> None:
         """Offers the data sets of a kind; what is chosen stays where it is one of them."""
@@ -145,11 +162,15 @@ class SourceView(View):
         self._data.observe(lambda _: self.changed(), "value")
 
 
+def _forecasts(experiment: Experiment) -> bool:
+    return task_of_source(experiment.source) == "forecast"
+
+
 def _kind(experiment: Experiment) -> Kind:
     """The kind of data offered: series where the source takes them, otherwise images."""
     return "series" if kind_of_source(experiment.source) == "series" else "image"
 
 
 def _choices(kind: Kind) -> list[tuple[str, str]]:
-    sets = [(spec.label, name) for name, spec in TARGETS.items() if spec.kind == kind]
+    sets = [(spec.label, name) for name, spec in LABELLED.items() if spec.kind == kind]
     return [("the source's own, where it has some", OWN), *sets]
