@@ -52,11 +52,9 @@ def frame_width(answer: Any, *, channels: int, side: int, image: int, n: int, ou
     mistakes = {
         f"{width} would be right if each pixel had one value. It has {channels}, one for each "
         "channel.": smallest(lambda w: prompt.parameters_at(w) / channels),
-        f"At width {width} the frame has enough parameters for n = {n} residuals. But each sample "
-        f"has C = {outputs} of them.": smallest(prompt.parameters_at, n),
-        f"At width {width} all of the canvas would be enough. But only the frame is trainable.": (
-            smallest(lambda w: channels * side**2)
-        ),
+        f"At width {width} the frame has p = {prompt.parameters_at(width):,} parameters, enough "
+        f"for n = {n} but not for the nC = {rows:,} residuals. (The canvas has more pixels, but "
+        "only those of the frame are trainable.)": smallest(prompt.parameters_at, n),
         f"{width} would be right for side² − (side − w)² pixels. The frame is on both sides: what "
         "stays inside has side − 2w.": smallest(lambda w: channels * (side**2 - (side - w) ** 2)),
         f"{width} would be right for 4 · side · w pixels. That counts each corner twice.": smallest(
@@ -222,15 +220,13 @@ def share_left(
         expected = right.square() @ energy / energy.sum()
         same(given, expected, name=f"The share for {name!r}", mistakes=mistakes, tolerance=1e-6)
         shares[name] = given
-    order = sorted(shares, key=lambda name: shares[name])
-    said = ", ".join(
-        f"{name}: {shares[name]:.1%} left (λ_min {kernels[name][0].describe_smallest()}, "
-        f"effective rank {kernels[name][0].effective_rank:.1f})"
-        for name in order
+    said = "; ".join(
+        f"{name}: {shares[name]:.1%} left, λ_min {kernels[name][0].describe_smallest()}"
+        for name in sorted(shares, key=lambda name: shares[name])
     )
     return (
-        f"{said}. What counts within {steps} steps is where the residual lies and how λ_k compares "
-        "with λ_max; the smallest modes do not move at all."
+        f"{said}. Within {steps} steps it counts where the residual lies, and how λ_k compares "
+        "with λ_max."
     )
 
 
