@@ -25,6 +25,7 @@ from mrviz.classroom import check
 from mrviz.theory import residual_energy, training_residual
 
 DOUBLE = torch.float64
+STEPS = 60
 
 
 def network(*, trained):
@@ -127,7 +128,7 @@ print(f"λ_min(Γ) {mrviz.spectrum(gamma).describe_smallest()}")
 print(f"floor    {mrviz.spectrum(gamma).floor:.1e}")
 
 # %% [markdown]
-# ## Exercise 03.4: which kernel is faster, within 100 steps?
+# ## Exercise 03.4: which kernel is faster, within 60 steps?
 #
 # Gradient descent on squared loss, with the step η = n/λ_max, multiplies the residual of mode *k*
 # by *1 − λ_k/λ_max* in each step (notebook 02). `energy` holds the share *c_k²/‖r‖²* of each mode.
@@ -135,7 +136,7 @@ print(f"floor    {mrviz.spectrum(gamma).floor:.1e}")
 #
 # The check applies it to two border prompts. In front of the trained source only the outermost
 # pixel is trainable, the kernel is singular and T2 fails. In front of the random source all of the
-# frame is, and T2 holds. Which one leaves less of its residual after 100 steps?
+# frame is, and T2 holds. Which one leaves less of its residual after 60 steps?
 
 # %%
 kernels = {}
@@ -154,10 +155,10 @@ def left(eigenvalues, energy, steps):
     return (energy * remaining**2).sum()
 
 
-check("03.4", left, kernels=kernels, steps=100)
+check("03.4", left, kernels=kernels, steps=STEPS)
 
 # %% [markdown]
-# The singular kernel is the faster one: T2 is about the end, this is about 100 steps. Eigenvalues
+# The singular kernel is the faster one: T2 is about the end, this is about 60 steps. Eigenvalues
 # are compared with λ_max, as the step size is, and what counts is where the residual lies. For the
 # trained source nearly all of it lies in modes with large eigenvalues. What is left is what its
 # capacity can do nothing about.
@@ -191,7 +192,7 @@ check("03.5", gap, gram=theta_border)
 # - **T1**, border prompt of width 3: "204 parameters, so all 200 residuals can be fitted." Look at
 #   the rank in the sweep.
 # - **T2**, border prompt, *random* source, seed 0: "λ_min > 0, so the training loss goes to zero",
-#   say below a tenth of its start in our 100 steps. The next cell prints it.
+#   say below a tenth of its start in our 60 steps. The next cell prints it.
 # - **T3**, linear program, trained CNN: "Γ guarantees λ_min(Θ) > 0." Look at T2 in its table.
 # - **T7**, border prompt, trained source, seed 0: "the accuracy will lie in this 95 % interval."
 
@@ -200,7 +201,8 @@ check("03.5", gap, gram=theta_border)
 def experiment(source):
     """Prediction and real training of the border prompt."""
     model = reprogrammed(source)
-    prediction = mrviz.predict_training(model, target, gram=kernel(model), progress=False)
+    gram = kernel(model)
+    prediction = mrviz.predict_training(model, target, gram=gram, steps=STEPS, progress=False)
     run = {**prediction.train_options, "record_every": 20, "progress": False}
     return prediction, mrviz.train(model, target, **run)
 
