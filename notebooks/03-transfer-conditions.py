@@ -144,7 +144,7 @@ def experiment(source, program="border", **options):
     model = reprogrammed(source, program, **options)
     gram = kernel(model)
     prediction = mrviz.predict_training(model, target, gram=gram, steps=STEPS, progress=False)
-    run = {**prediction.train_options, "record_every": 20, "progress": False}
+    run = {**prediction.train_options, "record_every": 10, "progress": False}
     fit = mrviz.train(model, target, **run)
     drift = mrviz.kernel_drift(gram, kernel(model))
     spectrum = mrviz.spectrum(gram)
@@ -315,7 +315,7 @@ for name, difference, larger in (
 # %% slideshow={"slide_type": "subslide"}
 r = training_residual(border, target)
 curves = []
-for name, gram in {"Θ_linear": theta_linear, "Γ": gamma, "Θ_border": theta_border}.items():
+for name, gram in {"linear": theta_linear, "Γ": gamma, "border": theta_border}.items():
     spectrum = mrviz.spectrum(gram)
     curves.append(Curve(name, spectrum, residual_energy(gram, spectrum, r)))
 spectrum_figure(curves, height=470)
@@ -682,7 +682,7 @@ correlation_figure(results, "predicted_accuracy", by=("source",), height=400)
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # The first place was foreseen, and most of the order. What would have chosen wrong: "take the
 # source that is good at its own task" (T8); and counting green lights, as the two rows with all
-# five of them are among the last. The famous network is no help within 30 steps either.
+# five of them end in the lower half. The famous network is no help within 30 steps either.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # An honest comparison needs a method without any source: logistic regression on the pixels of the
