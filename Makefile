@@ -28,7 +28,7 @@ check: .venv/.dev
 	@echo "Types" && $(BIN)/mypy
 
 # Those that take 10 minutes or more are run by themselves.
-LONG := benchmarks/autotune.py benchmarks/prediction.py benchmarks/series.py
+LONG := benchmarks/autotune.py benchmarks/prediction.py benchmarks/reprogramming.py
 
 bench: .venv/.lab .venv/.cluster
 	@set -e; for script in $(filter-out $(LONG),$(wildcard benchmarks/[!_]*.py)); do \

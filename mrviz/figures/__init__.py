@@ -1,6 +1,7 @@
 """Pure functions from results to plotly figures."""
 
 from mrviz.figures.capacity import capacity_figure
+from mrviz.figures.decay import Decay, decay_figure
 from mrviz.figures.gram import gram_figure
 from mrviz.figures.learning import learning_figure
 from mrviz.figures.mapping import mapping_figure
@@ -15,9 +16,11 @@ __all__ = [
     "CONFIG",
     "PALETTE",
     "Curve",
+    "Decay",
     "Theme",
     "capacity_figure",
     "correlation_figure",
+    "decay_figure",
     "depth_figure",
     "gram_figure",
     "learning_figure",

@@ -200,6 +200,7 @@ def depth_figure(
     *,
     x: str = "depth",
     by: Sequence[str] = ("source", "program"),
+    log_x: bool = False,
     theme: Theme = "light",
     height: int = 430,
 ) -> go.Figure:
@@ -214,10 +215,13 @@ def depth_figure(
         outcome: column upwards.
         x: column across.
         by: columns that name a curve.
+        log_x: a logarithmic axis across, with a tick at each value, such as for widths; values
+            that are not positive are left out.
         theme: "light" or "dark".
         height: in pixels.
     """
     drawn = [row for row in rows if _finite(row, x) and _finite(row, outcome)]
+    drawn = [row for row in drawn if not log_x or row[x] > 0]
     traces: list[go.Scatter] = []
     for k, (name, members) in enumerate(_grouped(drawn, by).items()):
         values: dict[float, list[float]] = {}
@@ -256,7 +260,10 @@ def depth_figure(
         ]
     across: dict[str, Any] = {"title": {"text": _title(x)}}
     found = {float(row[x]) for row in drawn}
-    if found and max(found) - min(found) <= TICKS and all(value.is_integer() for value in found):
+    if log_x:
+        ticks = sorted(found)
+        across |= {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+    elif found and max(found) - min(found) <= TICKS and all(value.is_integer() for value in found):
         across |= {"dtick": 1}
     title = "mean ± one standard deviation over runs"
     return go.Figure(

@@ -13,7 +13,15 @@ from mrviz.errors import InputError
 from mrviz.experiment import NAMES, Experiment
 from mrviz.programs.chosen import declared_by, in_words
 from mrviz.programs.losses import LOSSES
-from mrviz.programs.training import FULL_BATCH, OPTIMIZERS, STEPS, check_momentum, check_rate
+from mrviz.programs.training import (
+    FULL_BATCH,
+    KEEP,
+    OPTIMIZERS,
+    STEPS,
+    check_momentum,
+    check_rate,
+)
+from mrviz.targets import SPLITS
 from mrviz.targets.options import as_choice, as_count
 
 Grid = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -33,7 +41,13 @@ class Settings:
         steps: number of steps.
         batch_size: of mini-batches.
         momentum: of "momentum".
-        n_test: held-out samples.
+        n_test: held-out samples; default: as many as :func:`~mrviz.load_target` has.
+        n_val: validation samples; default: none.
+        split: "balanced" or "own"; see :func:`~mrviz.load_target`.
+        keep: which parameters count in the end, "last", or those at the recorded step with the
+            lowest "val_loss" or the highest "val_accuracy"; default: "last".
+        record_every: steps between the recorded ones, where validation samples choose;
+            default: as :func:`~mrviz.train` has it.
         indicators: whether conditions, prediction and baselines are computed before training.
         source_kernel: kind of the source kernel whose λ_min[K_S] is measured, "empirical" or
             "infinite-width"; default: it is not.
@@ -45,7 +59,11 @@ class Settings:
     steps: int = STEPS
     batch_size: int | None = None
     momentum: float | None = None
-    n_test: int = 500
+    n_test: int | None = None
+    n_val: int | None = None
+    split: str = "balanced"
+    keep: str | None = None
+    record_every: int | None = None
     indicators: bool = True
     source_kernel: str | None = None
 
@@ -54,7 +72,21 @@ class Settings:
         as_choice(self.optimizer, OPTIMIZERS, "optimizer")
         check_rate(self.lr)
         as_count(self.steps, "steps", 1)
-        as_count(self.n_test, "n_test", 1)
+        as_choice(self.split, SPLITS, "split")
+        for name in ("n_test", "n_val"):
+            if getattr(self, name) is not None:
+                as_count(getattr(self, name), name, 1)
+        if self.keep is not None:
+            as_choice(self.keep, KEEP, "keep")
+            if self.chooses and self.n_val is None:
+                raise InputError(f"keep={self.keep!r} needs validation samples: pass n_val")
+        if self.record_every is not None:
+            as_count(self.record_every, "record_every", 1)
+            if not self.chooses:
+                raise InputError(
+                    "record_every says how often validation samples choose: it needs "
+                    "keep='val_loss' or 'val_accuracy'"
+                )
         if self.batch_size is not None:
             as_count(self.batch_size, "batch_size", 1)
             if self.optimizer in FULL_BATCH:
@@ -67,6 +99,11 @@ class Settings:
                 )
         if self.source_kernel is not None:
             as_choice(self.source_kernel, KINDS, "source_kernel")
+
+    @property
+    def chooses(self) -> bool:
+        """Whether validation samples choose among the recorded steps."""
+        return self.keep not in (None, "last")
 
 
 EXPERIMENT = {f.name: f.default for f in fields(Experiment) if f.name != "options"}

@@ -48,7 +48,7 @@ def run_one(values: dict[str, Any], cancel: CancelFlag | None = None) -> Row:
     Raises:
         Cancelled: ``cancel`` was set.
     """
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     configuration = Configuration.from_dict(values)
     base: dict[str, Any] = {"key": configuration.key, "config": configuration.text}
     base["versions"] = versions()
@@ -64,11 +64,16 @@ def run_one(values: dict[str, Any], cancel: CancelFlag | None = None) -> Row:
             base |= {"error": f"{type(error).__name__}: {error}"}
         else:
             base |= {"outcomes": _outcomes(fit), "diverged": fit.diverged}
-            base |= {"lr_used": fit.settings["lr"]}
+            base |= {"lr_used": fit.settings["lr"], "kept": fit.kept}
             notes = fit.notes
         said = [*notes, *(str(warning.message) for warning in caught)]
-    seconds = time.perf_counter() - started
-    return Row(**base, indicators=indicators, notes=tuple(dict.fromkeys(said)), seconds=seconds)
+    return Row(
+        **base,
+        indicators=indicators,
+        notes=tuple(dict.fromkeys(said)),
+        seconds=time.perf_counter() - started,
+        cpu_seconds=time.process_time() - started_cpu,
+    )
 
 
 def versions() -> dict[str, str]:
@@ -89,7 +94,12 @@ def _trained(
     experiment, settings = configuration.experiment, configuration.settings
     source = experiment.load_source(False, cancel)
     target = load_target(
-        str(experiment.target), n_train=experiment.n, n_test=settings.n_test, seed=experiment.seed
+        str(experiment.target),
+        n_train=experiment.n,
+        n_val=settings.n_val or 0,
+        n_test=settings.n_test,
+        split=settings.split,
+        seed=experiment.seed,
     )
     model = experiment.build(source, target)
     lr = settings.lr
@@ -105,13 +115,14 @@ def _trained(
             experiment.seed,
             settings.source_kernel,
         )
-    options = {key: getattr(settings, key) for key in ("loss", "optimizer", "steps", "momentum")}
+    chosen = ("loss", "optimizer", "steps", "momentum", "batch_size", "keep")
+    options = {key: getattr(settings, key) for key in chosen}
     return train(
         model,
         target,
         **options,
         lr=lr,
-        batch_size=settings.batch_size,
+        record_every=settings.record_every if settings.chooses else settings.steps,
         seed=experiment.seed,
         progress=False,
         cancel=cancel,
@@ -187,15 +198,16 @@ def _measure(
 
 
 def _outcomes(fit: Fit) -> dict[str, float | None]:
-    """Accuracies and losses after training; none where it diverged, as no model is left."""
-    first, last = fit.history[0], fit.history[-1]
+    """Accuracies and losses of the model that is left; none where training lost it."""
+    first, kept = fit.history[0], fit.outcome
     found: dict[str, float | None] = {
         "start_accuracy": first.test_accuracy,
         "start_loss": first.test_loss,
     }
-    if fit.diverged is None:
-        for name in ("train_accuracy", "test_accuracy", "train_loss", "test_loss"):
-            found[name] = getattr(last, name)
+    if kept is not None:
+        for split in ("train", "val", "test"):
+            for what in ("accuracy", "loss"):
+                found[f"{split}_{what}"] = getattr(kept, f"{split}_{what}")
     return found
 
 

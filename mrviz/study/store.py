@@ -15,15 +15,15 @@ from typing import Any
 from mrviz.errors import InputError, MissingDataError
 
 APPLICATION = 0x6D72767A  # "mrvz"
-SCHEMA = 1
+SCHEMA = 2
 """Goes up whenever the table changes."""
 
 BUSY_SECONDS = 60.0
 OUTCOMES = (
-    *("start_accuracy", "train_accuracy", "test_accuracy"),
-    *("start_loss", "train_loss", "test_loss"),
+    *("start_accuracy", "train_accuracy", "val_accuracy", "test_accuracy"),
+    *("start_loss", "train_loss", "val_loss", "test_loss"),
 )
-"""Measured after training, and on held-out samples before it (``start_…``)."""
+"""Measured of the parameters kept, and on held-out samples before training (``start_…``)."""
 
 CREATE = f"""
 BEGIN IMMEDIATE;
@@ -34,11 +34,13 @@ CREATE TABLE IF NOT EXISTS runs (
     error TEXT,
     {", ".join(f"{name} REAL" for name in OUTCOMES)},
     diverged INTEGER,
+    kept INTEGER,
     lr_used TEXT,
     indicators TEXT NOT NULL,
     notes TEXT NOT NULL,
     versions TEXT NOT NULL,
     seconds REAL NOT NULL,
+    cpu_seconds REAL NOT NULL,
     finished TEXT NOT NULL
 );
 PRAGMA application_id = {APPLICATION};
@@ -54,11 +56,14 @@ class Row:
     Attributes:
         key: hash of the configuration.
         config: the configuration, as JSON.
-        outcomes: by the names in ``OUTCOMES``; none where the run failed or diverged.
+        outcomes: by the names in ``OUTCOMES``; none where the run failed, or training lost the
+            parameters.
         indicators: what was known before training, by name.
         seconds: wall-clock time.
+        cpu_seconds: processor time of all threads of the process.
         versions: of Python and the packages that computed it.
         diverged: the step after which numbers were no longer finite, or ``None``.
+        kept: the step whose parameters count.
         lr_used: step size, or Adam's step sizes by kind of parameter.
         notes: warnings and what was done differently than planned.
         error: why the run failed, or ``None``.
@@ -69,8 +74,10 @@ class Row:
     outcomes: Mapping[str, float | None] = field(default_factory=dict)
     indicators: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
     diverged: int | None = None
+    kept: int | None = None
     lr_used: float | Mapping[str, float] | None = None
     notes: tuple[str, ...] = ()
     error: str | None = None
@@ -122,11 +129,13 @@ class Store:
             "error": row.error,
             **{name: row.outcomes.get(name) for name in OUTCOMES},
             "diverged": row.diverged,
+            "kept": row.kept,
             "lr_used": json.dumps(row.lr_used),
             "indicators": json.dumps(dict(row.indicators)),
             "notes": json.dumps(list(row.notes)),
             "versions": json.dumps(dict(row.versions)),
             "seconds": row.seconds,
+            "cpu_seconds": row.cpu_seconds,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         names = ", ".join(values)
@@ -144,9 +153,9 @@ def load(path: str | PathLike[str], *, frame: bool = False) -> Any:
     """The rows of a study, in the order in which they were first written.
 
     Each row is flat: the configuration's choices, the outcomes, the indicators, and ``key``,
-    ``status`` ("done" or "failed"), ``error``, ``diverged``, ``lr_used``, ``notes``,
-    ``versions``, ``seconds`` and ``finished`` (UTC). All rows have the same columns; what a run
-    does not have is ``None``. The file may be read while a study writes to it.
+    ``status`` ("done" or "failed"), ``error``, ``diverged``, ``kept``, ``lr_used``, ``notes``,
+    ``versions``, ``seconds``, ``cpu_seconds`` and ``finished`` (UTC). All rows have the same
+    columns; what a run does not have is ``None``. The file may be read while a study writes to it.
 
     Args:
         path: the study's file.

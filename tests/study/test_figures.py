@@ -105,3 +105,16 @@ def test_depth_curves_are_mean_and_spread():
     assert curve.line.dash != other.line.dash
     assert figure.layout.xaxis.dtick == 1
     assert not depth_figure([]).data
+
+
+def test_widths_stand_on_a_log_axis_with_a_tick_each():
+    rows = [
+        {"width": width, "drift": 0.1 * seed, "trained": "weights", "seed": seed}
+        for width in (16, 64, 256, 0)
+        for seed in range(2)
+    ]
+    figure = depth_figure(rows, "drift", x="width", by=["trained"], log_x=True)
+    assert list(figure.data[1].x) == [16, 64, 256]
+    assert figure.layout.xaxis.type == "log"
+    assert list(figure.layout.xaxis.tickvals) == [16, 64, 256]
+    assert list(figure.layout.xaxis.ticktext) == ["16", "64", "256"]

@@ -70,6 +70,41 @@ def test_indicators_and_the_source_kernel_are_choices(tmp_path):
     assert bare["source_lambda_min"] is None and kernel["source_lambda_min"] > 0
 
 
+def test_validation_samples_choose_the_step(tmp_path):
+    path = tmp_path / "study.sqlite"
+    grid = {"source": "dnn", "depth": 1, "input_size": 16, "target": "digits", "program": "linear"}
+    grid |= {"n": 20, "n_val": 30, "n_test": 50, "lr": 0.2, "steps": 12, "indicators": False}
+    kept = {**grid, "keep": "val_loss", "record_every": 3}
+    run([grid, kept], path, **QUIET)
+    last, best = load(path)
+    source = mrviz.load_source("dnn", depth=1, input_size=16, progress=False)
+    target = mrviz.load_target("digits", n_train=20, n_val=30, n_test=50)
+    model = mrviz.reprogram(source, target, program="linear")
+    fit = train(model, target, lr=0.2, steps=12, keep="val_loss", record_every=3, progress=False)
+    assert fit.steps == (0, 3, 6, 9, 12) and fit.kept != 12
+    assert best["kept"] == fit.kept and last["kept"] == 12
+    for name in ("train_accuracy", "val_accuracy", "test_accuracy", "val_loss"):
+        assert best[name] == getattr(fit.outcome, name)
+    assert last["test_loss"] == pytest.approx(fit.test_loss[-1], rel=1e-5)
+    assert last["val_accuracy"] == fit.val_accuracy[-1] and last["cpu_seconds"] > 0
+
+
+def test_samples_of_the_publishers_own_split(tmp_path):
+    pytest.importorskip("aeon")
+    path = tmp_path / "study.sqlite"
+    grid = {"source": "fcn", "width": 4, "input_size": 32, "target": "ucr:ItalyPowerDemand"}
+    grid |= {"program": "linear", "mapping": "identity", "n": 40, "n_val": 10, "n_test": 100}
+    run({**grid, "split": "own", "steps": 2, "indicators": False}, path, **QUIET)
+    (row,) = load(path)
+    assert row["error"] is None and row["split"] == "own"
+    source = mrviz.load_source("fcn", width=4, input_size=32, progress=False)
+    target = mrviz.load_target(grid["target"], n_train=40, n_val=10, n_test=100, split="own")
+    model = mrviz.reprogram(source, target, program="linear", mapping="identity")
+    fit = train(model, target, steps=2, progress=False)
+    assert row["val_loss"] == pytest.approx(fit.val_loss[-1])
+    assert row["test_loss"] == pytest.approx(fit.test_loss[-1])
+
+
 def test_a_failed_run_is_kept_and_repeated_only_when_asked(tmp_path, monkeypatch):
     path = tmp_path / "study.sqlite"
     grid = {**GRID, "seed": 0}
