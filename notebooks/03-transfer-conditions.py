@@ -478,11 +478,12 @@ pd.DataFrame(higher).groupby("program").sum()
 # - **Linear.** The trained source has a λ_min about ten times larger. The *random* source wins on
 #   new images, with every seed.
 #
-# **Neither number ranks the sources**: λ_min is wrong for one program, the effective rank for the
-# other. λ_min > 0 says *that* gradient flow on the linearised model reaches zero loss. It does not
-# say how soon (T4): a mode with λ_k = 10⁻⁶ λ_max hardly moves in 60 steps. Nor in which units: a
-# trained source has larger derivatives and needs smaller steps. Nor what carries over to new images
-# (T7): compare `predicted_accuracy`, which has the right order for both programs.
+# **Neither number ranks the sources**: λ_min is right for one program and wrong for the other, the
+# effective rank is right for neither. λ_min > 0 says *that* gradient flow on the linearised model
+# reaches zero loss. It does not say how soon (T4): a mode with λ_k = 10⁻⁶ λ_max hardly moves in 60
+# steps. Nor in which units: a trained source has larger derivatives and needs smaller steps. Nor
+# what carries over to new images (T7): compare `predicted_accuracy`, which has the right order for
+# both programs.
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # The trained source is not better by itself. A border prompt leaves the image as it is and needs a
@@ -680,9 +681,11 @@ pd.DataFrame(results).sort_values("test_accuracy", ascending=False).set_index("s
 correlation_figure(results, "predicted_accuracy", by=("source",), height=400)
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# The first place was foreseen, and most of the order. What would have chosen wrong: "take the
+# The first place was foreseen, and most of the order. (The intervals overlap: that the neighbours
+# in the table are in the right order is partly luck.) What would have chosen wrong: "take the
 # source that is good at its own task" (T8); and counting green lights, as the two rows with all
-# five of them end in the lower half. The famous network is no help within 30 steps either.
+# five of them end in the lower half. The famous network is no help within 30 steps, and T4 warned
+# of it.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # An honest comparison needs a method without any source: logistic regression on the pixels of the
