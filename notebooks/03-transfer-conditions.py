@@ -749,20 +749,14 @@ print(f"T7: measured {sure['fit'].test_accuracy[-1]:.1%}")
 with_bound = mrviz.transfer_conditions(
     reprogrammed(source, "linear"), target, dtype=DOUBLE, progress=False
 )
+measured = {"frame": sweep[3], "slow": slow, "linear": with_bound}
+measured |= {"prediction": sure["prediction"], "fit": sure["fit"]}
 
 # %% slideshow={"slide_type": "-"} tags=["exercise"]
 lights = {"T1": ..., "T2": ..., "T3": ..., "T7": ...}  # "earned" or "unearned"
 
 # %% slideshow={"slide_type": "-"} tags=["check"]
-check(
-    "03.6",
-    lights,
-    frame=sweep[3],
-    slow=slow,
-    linear=with_bound,
-    prediction=sure["prediction"],
-    fit=sure["fit"],
-)
+check("03.6", lights, **measured)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What to take along

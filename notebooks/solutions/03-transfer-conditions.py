@@ -213,17 +213,12 @@ with_bound = mrviz.transfer_conditions(
     reprogrammed(source, "linear"), target, dtype=DOUBLE, progress=False
 )
 
+measured = {"frame": sweep[3], "slow": slow, "linear": with_bound}
+measured |= {"prediction": prediction, "fit": fit}
+
 lights = {"T1": "unearned", "T2": "unearned", "T3": "earned", "T7": "earned"}
 
-check(
-    "03.6",
-    lights,
-    frame=sweep[3],
-    slow=slow,
-    linear=with_bound,
-    prediction=prediction,
-    fit=fit,
-)
+check("03.6", lights, **measured)
 
 # %% [markdown]
 # T1 is necessary only. T2 is true in the limit of time, for the linearised model and squared loss.
