@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help lab test check bench docs notebooks clean
+.PHONY: help lab test check bench docs notebooks gallery clean
 .DELETE_ON_ERROR:
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make bench  run every benchmark"
 	@echo "make docs   build the documentation site; warnings are errors"
 	@echo "make notebooks  run the notebooks, store their results, take the pictures"
+	@echo "make gallery  take the pictures of the gallery"
 	@echo "make clean  remove .venv and what tools left behind"
 
 lab: .venv/.lab
@@ -41,6 +42,9 @@ docs: .venv/.docs
 
 notebooks: .venv/.test
 	@$(BIN)/python tools/render.py
+
+gallery: .venv/.test
+	@$(BIN)/python tools/gallery.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -54,6 +54,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"mrviz\._.*"),
     ("py:class", r"mrviz\.(programs\.registry\.(Make|Class)|study\.grid\.Configuration)"),
     ("py:class", r"mrviz\.theory\.products\.Kernel"),
+    ("py:class", r"mrviz\.classroom\.exercises\.Made"),
 ]
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

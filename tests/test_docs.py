@@ -1,14 +1,17 @@
 """The guides say what is true: their Python runs, and so do their commands."""
 
+import json
 import re
 import shlex
 import sqlite3
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 
 import mrviz
+from mrviz._cache import cache_dir
 from mrviz.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -124,7 +127,9 @@ def test_every_local_link_leads_somewhere(page):
         assert (DOCS / link).exists(), link
 
 
-@pytest.mark.parametrize("page", ["rankings.md", "studies.md", "theory.md", "training.md"])
+@pytest.mark.parametrize(
+    "page", ["rankings.md", "studies.md", "teaching.md", "theory.md", "training.md", "gallery.md"]
+)
 def test_the_readme_leads_to_the_guides(page):
     assert f"](docs/{page})" in (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -142,3 +147,50 @@ def test_the_python_of_the_first_page(capsys):
     names = run_page("start.md")
     assert names["gram"].matrix.shape == (640, 640)
     assert "T13" in capsys.readouterr().out
+
+
+# --- teaching -------------------------------------------------------------------------------
+
+ROW = re.compile(
+    r"^\| `(\d\d-[\w-]+)` \|(.+?)\| (\d+) \| (\d+) \|(.+?)\| (\d+) s \|$", re.MULTILINE
+)
+LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
+def test_the_teaching_page_says_how_many_exercises_and_minutes_a_notebook_has(lesson):
+    cells = json.loads(lesson.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    rows = {row[1]: row for row in ROW.finditer(text_of("teaching.md"))}
+    exercises = re.findall(r"^## Exercise \d\d\.\d", text, re.MULTILINE)
+    minutes = re.search(r"Time:\s(\d+)\sminutes", text)
+    assert (int(rows[lesson.stem][3]), rows[lesson.stem][4]) == (len(exercises), minutes[1])
+    assert f"## {lesson.stem}\n" in text_of("instructor.md")
+
+
+def test_the_exercise_on_the_teaching_page_works(monkeypatch):
+    monkeypatch.setattr("mrviz.classroom.exercises.EXERCISES", {})
+    check = run_page("teaching.md")["check"]
+    gram = SimpleNamespace(matrix=torch.tensor([[2.0, 1.0], [1.0, 3.0]]))
+    assert check("99.1", 5, gram=gram).right
+    assert "sum of all entries" in check("99.1", 7, gram=gram).message
+
+
+def test_the_exam_has_an_answer_to_every_question():
+    questions, _, answers = text_of("instructor.md").partition("### Answers")
+    numbers = [re.findall(r"^(\d+)\. ", part, re.MULTILINE) for part in (questions, answers)]
+    assert numbers[0] == numbers[1] == [str(k) for k in range(1, len(numbers[1]) + 1)]
+    assert 15 <= len(numbers[0]) <= 20
+
+
+def test_the_cache_folder_of_a_class_is_the_one_that_is_read(monkeypatch, tmp_path):
+    (name,) = set(re.findall(r"`?(MRVIZ_\w+)`?", text_of("teaching.md")))
+    monkeypatch.setenv(name, str(tmp_path))
+    assert cache_dir() == tmp_path
+
+
+def test_pictures_of_the_gallery_are_there_and_small():
+    shown = re.findall(r"^```\{image\} (\S+)$", text_of("gallery.md"), re.MULTILINE)
+    assert 4 <= len(shown) <= 6
+    for picture in shown:
+        assert (DOCS / picture).stat().st_size < 300_000, picture

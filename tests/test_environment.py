@@ -94,3 +94,31 @@ def test_environment_installs_the_project_itself(environment: str) -> None:
     assert settings["channels"] == ["conda-forge"]
     assert any(d.startswith("python=3.12") for d in settings["dependencies"] if type(d) is str)
     assert "-e ." in settings["dependencies"][-1]["pip"]
+
+
+# --- binder ---------------------------------------------------------------------------------
+
+BINDER = ROOT / "binder"
+
+
+def test_binder_installs_the_extras_that_the_notebooks_need(pyproject: str) -> None:
+    lines = (BINDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    *_, index, own = (line for line in lines if not line.startswith("#"))
+    assert index.startswith("--extra-index-url") and index.endswith("/whl/cpu")
+    assert own.startswith("-e .[")  # of the folder that pip runs in, the root of the repository
+    extras = own.removeprefix("-e .[").removesuffix("]").split(",")
+    project = tomllib.loads(pyproject)["project"]["optional-dependencies"]
+    assert set(extras) <= set(project)
+    named = {Requirement(line).name for extra in extras for line in project[extra]}
+    assert {"jupyterlab", "aeon", "dask"} <= named
+
+
+def test_binder_takes_the_python_of_environment_yml(environment: str) -> None:
+    version = (BINDER / "runtime.txt").read_text(encoding="utf-8").strip()
+    python = next(d for d in yaml.safe_load(environment)["dependencies"] if type(d) is str)
+    assert version.replace("-", "=") == python
+
+
+def test_binder_has_no_other_file_that_would_win() -> None:
+    """repo2docker prefers a Dockerfile, then environment.yml, to requirements.txt."""
+    assert {path.name for path in BINDER.iterdir()} == {"requirements.txt", "runtime.txt"}

@@ -1,4 +1,4 @@
-"""What checks do with answers: numbers, arrays and functions of students, and named mistakes."""
+"""What checks do with answers: numbers, words, arrays, functions, and named mistakes."""
 
 from __future__ import annotations
 
@@ -67,6 +67,33 @@ def whole(answer: Any, name: str = "The answer") -> int:
     if value != round(value):
         raise Mistake(f"{name} is {value:g}; a whole number is asked for.")
     return round(value)
+
+
+def choice(answer: Any, right: str, wrong: Mapping[str, str], name: str = "The answer") -> None:
+    """An answer that is one of a few words or letters; capitals do not matter.
+
+    Args:
+        answer: what the student chose.
+        right: the right choice.
+        wrong: what is wrong with each of the others.
+        name: how the message calls the answer, at the start of a sentence.
+
+    Raises:
+        Mistake: another choice, or none of them.
+        Unanswered: a gap.
+
+    Example:
+        >>> choice("A", "a", {"b": "It is the other way round."})
+    """
+    if is_gap(answer):
+        raise Unanswered(f"{name} is still missing.")
+    words = {word.casefold(): word for word in (right, *wrong)}
+    known = words.get(answer.strip().casefold()) if isinstance(answer, str) else None
+    if known is None:
+        offered = ", ".join(repr(word) for word in sorted(words.values()))
+        raise Mistake(f"{name} is {answer!r}; one of {offered} is asked for.")
+    if known != right:
+        raise Mistake(wrong[known])
 
 
 def tensor(

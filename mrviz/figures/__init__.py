@@ -2,6 +2,8 @@
 
 from mrviz.figures.capacity import capacity_figure
 from mrviz.figures.decay import Decay, decay_figure
+from mrviz.figures.density import density_figure
+from mrviz.figures.forecast import forecast_figure
 from mrviz.figures.gram import gram_figure
 from mrviz.figures.learning import learning_figure
 from mrviz.figures.mapping import mapping_figure
@@ -21,7 +23,9 @@ __all__ = [
     "capacity_figure",
     "correlation_figure",
     "decay_figure",
+    "density_figure",
     "depth_figure",
+    "forecast_figure",
     "gram_figure",
     "learning_figure",
     "mapping_figure",

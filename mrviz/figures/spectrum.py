@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from mrviz.figures.theme import COLORS, PALETTE, Colors, Theme, base_layout, translucent
+from mrviz.figures.theme import (
+    COLORS,
+    PALETTE,
+    Colors,
+    Theme,
+    base_layout,
+    decade_ticks,
+    translucent,
+)
 from mrviz.spectrum import Spectrum
 
 ENERGY_FLOOR = -8
@@ -17,6 +25,9 @@ ENERGY_FLOOR = -8
 
 MARKERS = 150
 """Longer curves are drawn as lines without markers, which browsers redraw much faster."""
+
+TICK = 40
+"""Height of the figure for each tick of the eigenvalues' axis, in pixels, so that none overlap."""
 
 LOWEST = 0.12
 """Unresolved eigenvalues are drawn no lower than this fraction of the noise floor."""
@@ -46,7 +57,7 @@ def spectrum_figure(
 
     The first curve is the current one: its noise floor is shaded, and its λ_min and effective
     rank are marked. Eigenvalues at or below a curve's floor are drawn faint. The lower panel
-    shows the residual energy per mode.
+    shows the residual energy per mode, where there is any.
 
     Args:
         curves: the current spectrum, then any to compare it with.
@@ -66,6 +77,7 @@ def spectrum_figure(
         for trace in _traces(curve, PALETTE[k % len(PALETTE)], current=k == 0)
     ]
     lower = any(curve.energy is not None for curve in curves)
+    low, high = _log_range(curves)
     layout: dict[str, Any] = {
         **base_layout(theme, height),
         "legend": {
@@ -86,10 +98,10 @@ def spectrum_figure(
             **axis,
             "title": {"text": "eigenvalue λ<sub>k</sub>"},
             "type": "log",
-            "domain": [0.34, 1],
+            "domain": [0.34, 1] if lower or not curves else [0, 1],
             "exponentformat": "power",
-            "dtick": 1,
-            "range": _log_range(curves),
+            "dtick": decade_ticks(low, high, max(1, height // TICK)),
+            "range": [low, high],
         },
         "yaxis2": {
             **axis,

@@ -8,11 +8,10 @@ from html import escape
 import ipywidgets as w
 import plotly.graph_objects as go
 
-from mrviz.figures import spectrum_figure
 from mrviz.widgets.controls import close_tree
 from mrviz.widgets.figure import LiveFigure
 from mrviz.widgets.panels import conditions_html, formulas_tex, statistics_html
-from mrviz.widgets.views import View
+from mrviz.widgets.views import Scene, View
 from mrviz.workbench import Result
 
 
@@ -60,7 +59,9 @@ class Screen:
         self.selector.observe(lambda change: on_view(change["new"]), "value")
         self._view_controls = w.HBox()
         self._view_controls.add_class("mrviz-view-controls")
-        self._figure = LiveFigure(spectrum_figure([]), on_click)
+        # A page that is still loading misses changes: it must begin with the axes of this view.
+        first = views[opened].figure(Scene(None, [], "light"))
+        self._figure = LiveFigure(first, on_click)
         self._frame = w.VBox([self._figure])
         self._statistics, self._conditions, self._note = w.HTML(), w.HTML(), w.HTML()
         self._note.add_class("mrviz-note")

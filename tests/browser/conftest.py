@@ -318,6 +318,11 @@ def run_all(page: Page) -> list[Any]:
     return outputs
 
 
+def show_cell(page: Page, index: int) -> None:
+    """Scrolls to a cell of the open notebook: JupyterLab builds what is in view only."""
+    page.evaluate(f"index => {PANEL}.content.scrollToItem(index)", index)
+
+
 _PLAIN = """([selector, index]) => {
   const types = {i1: Int8Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array,
                  i4: Int32Array, u4: Uint32Array, f4: Float32Array, f8: Float64Array};

@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from tests.browser.conftest import open_notebook, plot_data, run_all, set_theme, wait_until_idle
+from tests.browser.conftest import (
+    open_notebook,
+    plot_data,
+    run_all,
+    set_theme,
+    show_cell,
+    wait_until_idle,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -72,6 +79,7 @@ def small(lab, page):
 def test_the_notebook_from_opening_to_dragging(lab, page, screenshot, console_errors):
     open_notebook(page, lab, "01-explorer.ipynb", size=(1280, 1300))
     run_all(page)
+    show_cell(page, 1)
     page.locator(READY).wait_for()
     first = tiles(page)
     spectrum = plot_data(page)

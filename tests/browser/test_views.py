@@ -75,6 +75,19 @@ def test_every_view_after_every_other(opened, screenshot, console_errors):
     assert console_errors == []
 
 
+@pytest.mark.parametrize("view", ["learning", "gram"])
+def test_an_explorer_may_open_with_any_view(lab, page, view):
+    choices = "source='dnn', depth=2, width=32, input_size=16, target='digits', n=20"
+    lab.write_notebook("first.ipynb", f"import mrviz\nmrviz.explore({choices}, view={view!r})")
+    open_notebook(page, lab, "first.ipynb", size=(1280, 1250))
+    run_all(page)
+    page.locator(READY).wait_for()
+    layout = plot_data(page)["layout"]
+    titles = [(layout[axis].get("title") or {}).get("text") for axis in ("xaxis", "yaxis")]
+    assert not any("eigenvalue" in title or "index" in title for title in titles if title)
+    assert layout["yaxis"].get("type") != "log"  # as in the spectrum
+
+
 def test_a_click_on_a_capacity_goes_there(opened, console_errors):
     choose(opened, "Capacity")
     rank = next(t for t in plot_data(opened)["data"] if t["name"] == "effective rank")

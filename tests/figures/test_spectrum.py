@@ -151,6 +151,16 @@ def test_energy_is_drawn_as_stems_and_can_be_missing():
     assert np.isnan(stems.y[2::3]).all()
     without = spectrum_figure([made([2.0, 1.0], energy=False)])
     assert without.layout.yaxis2.visible is False and without.layout.xaxis.anchor == "y"
+    assert without.layout.yaxis.domain == (0, 1)  # and its room is not
+
+
+def test_ticks_of_many_decades_do_not_overlap():
+    spec = mrviz.spectrum(torch.tensor([[1e4, 0.0], [0.0, 0.0]], dtype=torch.float64))
+    for height, most in ((300, 8), (470, 12), (900, 23)):
+        for curve in (FULL, Curve("double", spec)):
+            axis = spectrum_figure([curve], height=height).layout.yaxis
+            assert (axis.range[1] - axis.range[0]) / axis.dtick <= most
+    assert spectrum_figure([FULL]).layout.yaxis.dtick == 1
 
 
 def test_arrays_are_of_types_that_travel_as_bytes():
