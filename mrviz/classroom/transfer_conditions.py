@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mrviz.classroom.answers import Mistake, Unanswered, is_gap, number, run, same, whole
+from mrviz.classroom.answers import (
+    Mistake,
+    Unanswered,
+    choice,
+    is_gap,
+    number,
+    run,
+    same,
+    whole,
+)
 from mrviz.classroom.exercises import exercise
 from mrviz.ntk import Gram
 from mrviz.programs import Border
@@ -19,7 +28,6 @@ from mrviz.theory.indicators import trainability
 from mrviz.theory.statistics import wilson_interval
 
 STATUSES = ("holds", "fails", "undecided")
-LIGHTS = ("earned", "unearned")
 
 
 @exercise("03.1")
@@ -84,15 +92,14 @@ def trainability_statuses(answer: Any, *, grams: Mapping[str, Gram]) -> str:
         answer: a status for each name.
         grams: kernels by name.
     """
-    statuses, missing = _words(answer, tuple(grams), STATUSES)
-    for name, status in statuses.items():
+    given = _given(answer, tuple(grams))
+    for name, status in given.items():
         gram = grams[name]
         spec = spectrum(gram, eigenvectors=False)
-        condition = trainability(gram, spec)
-        if status != condition.status:
-            raise Mistake(f"{name}: {_status_mistake(status, gram, spec)}")
-    if missing:
-        raise Unanswered(f"Right so far; {', '.join(missing)} still missing.")
+        right = trainability(gram, spec).status
+        others = {s: _status_mistake(s, gram, spec) for s in STATUSES if s != right}
+        choice(status, right, {s: f"{name}: {why}" for s, why in others.items()}, name)
+    _complete(given, tuple(grams))
     return "No number below a noise floor was taken for an eigenvalue."
 
 
@@ -327,36 +334,31 @@ def green_lights(
             f"predicted {low:.0%} to {high:.0%}, measured {measured:.0%}.",
         ),
     }
-    words, missing = _words(answer, tuple(found), LIGHTS)
-    for name, word in words.items():
+    given = _given(answer, tuple(found))
+    for name, word in given.items():
         earned, why = found[name]
-        if word != LIGHTS[0 if earned else 1]:
-            raise Mistake(f"{name}: look at what was measured: {why}")
-    if missing:
-        raise Unanswered(f"Right so far; {', '.join(missing)} still missing.")
+        right, other = ("earned", "unearned") if earned else ("unearned", "earned")
+        choice(word, right, {other: f"{name}: look at what was measured: {why}"}, name)
+    _complete(given, tuple(found))
     return " ".join(f"{name}: {why}" for name, (_, why) in found.items())
 
 
-def _words(
-    answer: Any, names: Sequence[str], known: Sequence[str]
-) -> tuple[dict[str, str], list[str]]:
-    """The words of a dictionary with known names, and the names whose words are missing."""
+def _given(answer: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The entries of a dictionary with known names that are no gaps."""
     if not isinstance(answer, Mapping):
         raise Mistake(f"A dictionary with the keys {', '.join(names)} is asked for.")
     if unknown := [str(key) for key in answer if key not in names]:
         raise Mistake(f"There is no {', '.join(unknown)}; the keys are {', '.join(names)}.")
-    missing = [name for name in names if is_gap(answer.get(name))]
-    words = {}
-    for name in names:
-        if name in missing:
-            continue
-        word = answer[name].strip().lower() if isinstance(answer[name], str) else answer[name]
-        if word not in known:
-            raise Mistake(f"{name} is {answer[name]!r}; one of {', '.join(known)} is asked for.")
-        words[name] = word
-    if len(missing) == len(names):
+    given = {name: answer[name] for name in names if not is_gap(answer.get(name))}
+    if not given:
         raise Unanswered
-    return words, missing
+    return given
+
+
+def _complete(given: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Says which names have no entry yet."""
+    if missing := [name for name in names if name not in given]:
+        raise Unanswered(f"Right so far; {', '.join(missing)} still missing.")
 
 
 def _asked_for_a_function(answer: Any, form: str) -> None:

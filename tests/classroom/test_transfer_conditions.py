@@ -137,8 +137,8 @@ def test_the_statuses_of_the_conditions_are_right(source, target, grams):
         ("trace", "fails", "bounds that of the full kernel from above"),
         ("linear", "undecided", "That is what T2 asks for"),
         ("linear", "fails", "above the floor"),
-        ("linear", "maybe", "one of holds, fails, undecided"),
-        ("linear", True, "one of holds, fails, undecided"),
+        ("linear", "maybe", "one of 'fails', 'holds', 'undecided'"),
+        ("linear", True, "one of 'fails', 'holds', 'undecided'"),
     ],
 )
 def test_a_wrong_status_is_told_its_mistake(grams, name, status, words):
@@ -413,7 +413,7 @@ def test_lights_are_judged_by_what_was_measured(evidence):
         says(verdict, "wrong", f"{name}: look at what was measured")
     says(check("03.6", dict.fromkeys(LIGHTS, ...), **evidence), "open")
     says(check("03.6", {**LIGHTS, "T3": ...}, **evidence), "open", "T3 still missing")
-    says(check("03.6", {**LIGHTS, "T1": "red"}, **evidence), "wrong", "earned, unearned")
+    says(check("03.6", {**LIGHTS, "T1": "red"}, **evidence), "wrong", "'earned', 'unearned'")
 
 
 def test_other_measurements_turn_the_lights(evidence, grams):
