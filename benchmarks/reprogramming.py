@@ -1,11 +1,11 @@
 """Source × program × mapping: what do they reach, trained for real, on images and on series?
 
-One study (mrviz.study) of every combination in GRIDS: Adam with the paper's step sizes on
-cross-entropy, and the step with the best validation accuracy counts. Runs are kept in a file, and
-the same command goes on after an interruption. Writes a page of tables and a CSV file of all runs;
+One study (mrviz.study) of every combination in grids(): Adam with the step sizes of arXiv
+2506.00620 on cross-entropy, and the step with the best validation accuracy counts. Runs are kept in
+a file, and the same command goes on after an interruption. Writes a page of tables and a CSV file of all runs;
 ``--report benchmarks/results/reprogramming.csv`` makes the page again without running anything.
 
-GRIDS was fixed before the runs and is not to be tuned to their outcome.
+grids() was fixed before the runs and is not to be tuned to their outcome.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ HEAD = f"""# Source × program × mapping
 
 Test accuracy in percent, mean ± standard deviation over seeds; a seed changes the source's random
 or trained weights, the program's start and which samples are drawn. Adam on cross-entropy with the
-paper's step sizes, 0.1 for prompts and 0.001 for everything else, batches of
+step sizes of arXiv 2506.00620, 0.1 for prompts and 0.001 for everything else, batches of
 {TRAINING["batch_size"]}, 100 steps (60 for EfficientNet-Lite0); of the start and every
 {TRAINING["record_every"]} steps, the one with the best validation accuracy counts. Images:
 {SAMPLES["n"]} training, {SAMPLES["n_val"]} validation and {SAMPLES["n_test"]} test samples; the
