@@ -2,8 +2,8 @@
 
 One study (mrviz.study) of every combination in grids(): Adam with the step sizes of arXiv
 2506.00620 on cross-entropy, and the step with the best validation accuracy counts. Runs are kept in
-a file, and the same command goes on after an interruption. Writes a page of tables and a CSV file of all runs;
-``--report benchmarks/results/reprogramming.csv`` makes the page again without running anything.
+a file, and the same command goes on after an interruption. Writes a page of tables and a CSV file
+of all runs; ``--report benchmarks/results/reprogramming.csv`` makes the page again without running.
 
 grids() was fixed before the runs and is not to be tuned to their outcome.
 """
