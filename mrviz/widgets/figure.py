@@ -24,6 +24,8 @@ class LiveFigure(go.FigureWidget):
         self._shown: dict[str, Any] = _parts(figure)
         super().__init__(figure)
         self._config = CONFIG
+        self._drawn = False
+        self.observe(self._was_drawn, "_js2py_traceDeltas")
         self._listen(0)
 
     def show_figure(self, figure: go.Figure) -> None:
@@ -40,11 +42,13 @@ class LiveFigure(go.FigureWidget):
                 self.add_traces(figure.data[kept:])
                 self._listen(len(shown))
             layout = _changes(old["layout"], new["layout"])
+            traces = [_changes(*p) for p in zip(old["data"][:kept], new["data"], strict=False)]
+            differs = bool(layout) or any(traces) or {len(shown), len(new["data"])} != {kept}
             for axis in [key for key in layout if "axis" in key and key not in old["layout"]]:
                 self.layout[axis] = layout.pop(axis)  # in a batch the page refuses a new axis
             with self.batch_update():
-                for mine, before, now in zip(shown[:kept], old["data"], new["data"], strict=False):
-                    mine.update(_changes(before, now))
+                for mine, changes in zip(shown, traces, strict=False):
+                    mine.update(changes)
                 for whole in ("shapes", "annotations", "template"):  # an update would mix them
                     if whole in layout:
                         self.layout[whole] = new["layout"].get(whole)
@@ -52,6 +56,9 @@ class LiveFigure(go.FigureWidget):
                 self.layout.update(layout)
             if len(shown) > kept:  # after the layout, which may have named their axes
                 self.data = (*shown[:kept], *self.data[len(shown) :])  # type: ignore[has-type]
+            if differs and not self._drawn:  # a page that is still loading plotly hears no messages
+                self._refresh()
+                self.send_state(["_widget_data", "_widget_layout"])
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
         """Widget state; the whole of it, asked for after a reload, with today's data.
@@ -60,9 +67,18 @@ class LiveFigure(go.FigureWidget):
         """
         if key is None and hasattr(self, "_layout_obj"):
             with self._write_lock:
-                self._trait_values["_widget_data"] = deepcopy(self._data)
-                self._trait_values["_widget_layout"] = deepcopy(self._layout_obj._props)
+                self._drawn = False
+                self._refresh()
         return super().get_state(key=key, drop_defaults=drop_defaults)
+
+    def _refresh(self) -> None:
+        """Today's data in the traits from which a page makes the plot."""
+        self._trait_values["_widget_data"] = deepcopy(self._data)
+        self._trait_values["_widget_layout"] = deepcopy(self._layout_obj._props)
+
+    def _was_drawn(self, change: dict[str, Any]) -> None:
+        """The page has made the plot: from now on it hears what changes."""
+        self._drawn = self._drawn or change["new"] is not None
 
     def _listen(self, start: int) -> None:
         """Hears clicks on traces from number ``start`` on."""

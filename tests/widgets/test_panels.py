@@ -111,3 +111,24 @@ def test_errors_are_escaped_and_only_foreign_ones_have_details():
     foreign = error_html(KeyError("<script>"))
     assert "KeyError" in foreign and "<details>" in foreign and "<script>" not in foreign
     assert all("role='alert'" in text for text in (ours, foreign))
+
+
+def test_a_page_that_has_not_made_the_plot_yet_gets_it_whole(live, monkeypatch):
+    sent = []
+    monkeypatch.setattr(live, "send_state", lambda key=None: sent.append(key))
+
+    def whole():
+        found = ["_widget_data", "_widget_layout"] in sent
+        sent.clear()
+        return found
+
+    live.show_figure(FIGURES["two"])
+    assert whole()
+    state = live.get_state(["_widget_data", "_widget_layout"])
+    assert len(state["_widget_data"]) == len(FIGURES["two"].data)
+    live._js2py_traceDeltas = {"trace_deltas": [], "trace_edit_id": -1}  # what a page answers
+    live.show_figure(FIGURES["one"])
+    assert not whole()
+    live.get_state()  # asked for by a page that was loaded again
+    live.show_figure(FIGURES["two"])
+    assert whole()
