@@ -44,7 +44,7 @@ class Settings:
         momentum: of "momentum".
         n_test: held-out samples; default: as many as :func:`~mrviz.load_target` has.
         n_val: validation samples; default: none.
-        split: "balanced" or "own"; see :func:`~mrviz.load_target`.
+        split: "balanced" or "own"; see :func:`~mrviz.load_target`; default: "balanced".
         keep: which parameters count in the end, "last", or those at the recorded step with the
             lowest "val_loss" or the highest "val_accuracy"; default: "last".
         record_every: steps between the recorded ones, where validation samples choose;
@@ -62,7 +62,7 @@ class Settings:
     momentum: float | None = None
     n_test: int | None = None
     n_val: int | None = None
-    split: str = "balanced"
+    split: str | None = None
     keep: str | None = None
     record_every: int | None = None
     indicators: bool = True
@@ -73,7 +73,8 @@ class Settings:
         as_choice(self.optimizer, OPTIMIZERS, "optimizer")
         check_rate(self.lr)
         as_count(self.steps, "steps", 1)
-        as_choice(self.split, SPLITS, "split")
+        if self.split is not None:
+            as_choice(self.split, SPLITS, "split")
         for name in ("n_test", "n_val"):
             if getattr(self, name) is not None:
                 as_count(getattr(self, name), name, 1)

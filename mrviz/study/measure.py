@@ -98,7 +98,7 @@ def _trained(
         n_train=experiment.n,
         n_val=settings.n_val or 0,
         n_test=settings.n_test,
-        split=None if settings.split == "balanced" else settings.split,  # a series has neither
+        split=settings.split,
         seed=experiment.seed,
     )
     model = experiment.build(source, target)
