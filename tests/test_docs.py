@@ -194,3 +194,15 @@ def test_pictures_of_the_gallery_are_there_and_small():
     assert 4 <= len(shown) <= 6
     for picture in shown:
         assert (DOCS / picture).stat().st_size < 300_000, picture
+
+
+def test_the_page_about_autotune_quotes_its_table():
+    page = (DOCS / "autotune.md").read_text(encoding="utf-8")
+    table = (DOCS.parent / "benchmarks" / "autotune.md").read_text(encoding="utf-8")
+    lines = table.partition("## All together")[2].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "±" in line]
+    regret = {row[0]: row[2].partition(" ±")[0] for row in cells}
+    quoted = "autotune was {} points below .*\n.*same number of steps {}, .*same time {}:".format(
+        *(re.escape(regret[k]) for k in ("autotune", "random, same steps", "random, same seconds"))
+    )
+    assert re.search(quoted, page)
