@@ -162,6 +162,7 @@ def test_the_teaching_page_says_how_many_exercises_and_minutes_a_notebook_has(le
     cells = json.loads(lesson.read_text(encoding="utf-8"))["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     rows = {row[1]: row for row in ROW.finditer(text_of("teaching.md"))}
+    assert set(rows) == {path.stem for path in LESSONS}
     exercises = re.findall(r"^## Exercise \d\d\.\d", text, re.MULTILINE)
     minutes = re.search(r"Time:\s(\d+)\sminutes", text)
     assert (int(rows[lesson.stem][3]), rows[lesson.stem][4]) == (len(exercises), minutes[1])
