@@ -188,8 +188,9 @@ def _conditions(args: argparse.Namespace) -> None:
         print(json.dumps(found))
         return
     print(f"{result.experiment.label()}, {result.n} target samples\n")
+    width = max(len(c.name) for c in result.conditions)
     for c in result.conditions:
-        print(f"{c.id:4}{c.name:18}{ICONS[c.status]} {c.status:10}{c.why}")
+        print(f"{c.id:4}{c.name:{width}}  {ICONS[c.status]} {c.status:11}{c.why}")
 
 
 def _doctor(args: argparse.Namespace) -> int:
