@@ -7,14 +7,16 @@ threads wait (as ``mrviz`` does; see there).
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,6 +62,11 @@ def machine(device: torch.device | str) -> str:
     return f"{name}, {threads}, torch {torch.__version__}"
 
 
+def versions(*packages: str) -> str:
+    """Names and versions of packages."""
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+
+
 def table(rows: Iterable[Mapping[str, object]]) -> None:
     """Prints rows under their keys; numbers with three digits."""
     rows = list(rows)
@@ -74,6 +81,21 @@ def table(rows: Iterable[Mapping[str, object]]) -> None:
     for line in cells:
         first, *others = (c.rjust(w) for c, w in zip(line, widths, strict=True))
         print("  ".join([first.strip().ljust(widths[0]), *others]))
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Mean ± standard deviation, or the number where all are the same."""
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    if min(values) == max(values):
+        return mean
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, the first of them its head; short ones end in empty cells."""
+    width = len(lines[0])
+    cells = [[*line, *[""] * (width - len(line))] for line in lines]
+    return ["| " + " | ".join(line) + " |" for line in (cells[0], ["---"] * width, *cells[1:])]
 
 
 def finish(name: str, device: str, **values: object) -> None:

@@ -13,7 +13,6 @@ here.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import math
 import os
 import statistics
@@ -195,8 +194,7 @@ def table(runs: Sequence[dict[str, dict[str, Any]]]) -> list[str]:
 
 def provenance(seeds: Sequence[int]) -> str:
     """Command, versions, seeds and machine."""
-    packages = ("torch", "numpy", "optuna")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    versions = _measure.versions("torch", "numpy", "optuna")
     command = " ".join(["python", "benchmarks/autotune.py", *sys.argv[1:]])
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
     return f"""## How it was made

@@ -9,9 +9,7 @@ seasonal naive rule.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
-import statistics
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -20,6 +18,7 @@ from typing import Any
 
 import _measure
 import torch
+from _measure import markdown, spread
 
 import mrviz
 from mrviz.programs import Linear, compare_forecasts
@@ -50,7 +49,7 @@ def forecasting(names: Sequence[str], seeds: Iterable[int], steps: int) -> str:
     """Rows source × series: MASE and MSE reprogrammed, of the source alone and of the rule."""
     head = ["source", "series", "reprogrammed", "source alone", "seasonal naive"]
     head += ["MSE reprogrammed", "MSE source alone", "MSE naive", "CPU minutes"]
-    lines = [cells(head), cells(["---"] * len(head))]
+    lines = [head]
     for label, trained_on in FORECASTERS.items():
         for name in names:
             if name == trained_on:
@@ -70,8 +69,8 @@ def forecasting(names: Sequence[str], seeds: Iterable[int], steps: int) -> str:
             ]
             texts = [spread(s, 3 if k < 3 else 4) for k, s in enumerate(scores)]
             spent = (time.process_time() - started) / 60
-            lines.append(cells([label, name, *texts, f"{spent:.2f}"]))
-    return "\n".join([*lines, ""])
+            lines.append([label, name, *texts, f"{spent:.2f}"])
+    return "\n".join([*markdown(lines), ""])
 
 
 def reprogrammed_forecaster(
@@ -110,22 +109,9 @@ def reprogrammed_forecaster(
 # Output
 
 
-def spread(values: Sequence[float], digits: int = 1) -> str:
-    """Mean ± standard deviation, or the number where all are the same."""
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    if len(values) < 2 or max(values) == min(values):
-        return mean
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}"
-
-
-def cells(values: Iterable[str]) -> str:
-    return "| " + " | ".join(values) + " |"
-
-
 def provenance(seeds: Sequence[int]) -> str:
     """Command, versions, seeds and machine."""
-    packages = ("torch", "numpy", "aeon", "fracast")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    versions = _measure.versions("torch", "numpy", "aeon", "fracast")
     command = " ".join(["python", "benchmarks/forecasting.py", *sys.argv[1:]])
     return f"""## How it was made
 

